@@ -1,0 +1,27 @@
+// Command greenroom is the server, the client and the admin tool of Greenroom in one binary.
+//
+// This file is a shell around run; each command stands in a file of its own and holds no logic
+// beyond reading flags, calling one package, and printing what came back.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns its exit code: 0 done, 1 failed, 2 usage.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot(stdin, stdout, stderr)
+	root.SetArgs(args)
+	return report(stderr, root.ExecuteContext(ctx))
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// exitError ends the command with its own exit code; a nil Err prints nothing.
+type exitError struct {
+	Code int
+	Err  error
+}
+
+func (e *exitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit status %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.Err }
+
+// usage marks an error as the caller's mistake in flags or arguments: exit code 2.
+func usage(format string, args ...any) error {
+	return &exitError{Code: 2, Err: fmt.Errorf(format, args...)}
+}
+
+// newRoot builds the command tree. stdout carries data only; everything for people goes to stderr.
+func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "greenroom",
+		Short:         "Keeps guests ready: pools and caches of machines for CI, as short leases",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("%w (try %q)", err, cmd.CommandPath()+" --help")
+	})
+	root.PersistentFlags().StringP("output", "o", "text", "output format: text or json")
+	root.AddCommand()
+	return root
+}
+
+// report prints err as one line and returns the exit code that belongs to it.
+func report(stderr io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	var exit *exitError
+	switch {
+	case errors.As(err, &exit) && exit.Err == nil:
+		return exit.Code
+	case errors.As(err, &exit):
+		fmt.Fprintf(stderr, "greenroom: %v\n", err)
+		return exit.Code
+	case strings.HasPrefix(err.Error(), "unknown command"):
+		fmt.Fprintf(stderr, "greenroom: %v\n", err)
+		return 2
+	}
+	fmt.Fprintf(stderr, "greenroom: %v\n", err)
+	return 1
+}
