@@ -1,0 +1,482 @@
+package lease
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"greenroom/specs"
+)
+
+// Adopt brings the settings of a fleet into force: requests are matched against it from now on. Requests that
+// wait for a cache which the fleet has no more end as Removed; leases there go on.
+func (s *Store) Adopt(ctx context.Context, fleet *specs.Fleet) error {
+	known, err := s.Caches(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range fleet.AllCaches() {
+		if err := s.adopt(ctx, c.Name, settings(c)); err != nil {
+			return err
+		}
+		known = slices.DeleteFunc(known, func(name string) bool { return name == c.Name })
+	}
+	for _, name := range known {
+		if err := s.adopt(ctx, name, nil); err != nil {
+			return err
+		}
+	}
+	s.fleet.Store(fleet)
+	return nil
+}
+
+func (s *Store) adopt(ctx context.Context, cache string, fields []any) error {
+	if err := s.remember(ctx, "caches", cache); err != nil {
+		return err
+	}
+	reply, err := s.run(ctx, "adopt", cache, fields...)
+	if err != nil {
+		return err
+	}
+	s.announceAll(ctx, cache, reply[2])
+	return nil
+}
+
+func (s *Store) announceAll(ctx context.Context, cache string, ids any) {
+	list, _ := ids.([]any)
+	for _, id := range list {
+		s.announce(ctx, cache, text(id))
+	}
+}
+
+func (s *Store) remember(ctx context.Context, set, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return outage(s.rdb.SAdd(ctx, s.global(set), name).Err())
+}
+
+func settings(c *specs.Cache) []any {
+	return []any{
+		"pools", strings.Join(c.Pools, ","), "size", c.Size, "max", c.Max, "enabled", flag(c.Enabled),
+		"uses", c.Reuse.Uses, "age", c.Reuse.Age.Milliseconds(), "prepare", flag(len(c.Prepare.Body) > 0),
+		"reset", flag(len(c.Reset.Body) > 0), "hold_for", c.Hold.For.Milliseconds(), "hold_max", c.Hold.Max,
+	}
+}
+
+// Caches lists every cache that was ever in force or still has guests.
+func (s *Store) Caches(ctx context.Context) ([]string, error) { return s.members(ctx, "caches") }
+
+// Pools lists every pool that ever had a slot.
+func (s *Store) Pools(ctx context.Context) ([]string, error) { return s.members(ctx, "pools") }
+
+func (s *Store) members(ctx context.Context, set string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	names, err := s.rdb.SMembers(ctx, s.global(set)).Result()
+	slices.Sort(names)
+	return names, outage(err)
+}
+
+// Empty tells that the store has never been used: a new one, or one that was lost.
+func (s *Store) Empty(ctx context.Context) (bool, error) {
+	names, err := s.Caches(ctx)
+	return len(names) == 0, err
+}
+
+// Plan claims the lowest free slot of a pool for a cache and puts its guest on record as planned.
+// Errors: ErrFull when the pool or the cache is at max, ErrUnavailable.
+func (s *Store) Plan(ctx context.Context, pool *specs.Pool, cache *specs.Cache, shard, digest string, demand bool) (Guest, error) {
+	if err := s.remember(ctx, "pools", pool.Name); err != nil {
+		return Guest{}, err
+	}
+	reply, err := s.run(ctx, "slot", pool.Name, pool.Max, cache.Name, 0, 0)
+	if err != nil {
+		return Guest{}, fmt.Errorf("pool %s: %w", pool.Name, err)
+	}
+	slot, _ := strconv.Atoi(text(reply[1]))
+	g := Guest{Name: GuestName(pool.Name, slot), Pool: pool.Name, Cache: cache.Name, Slot: slot, State: Planned, Shard: shard, Digest: digest, Demand: demand}
+	g.Incarnation, _ = strconv.Atoi(text(reply[2]))
+	made, _, err := s.create(ctx, g, cache.Max)
+	if err != nil {
+		return Guest{}, errors.Join(fmt.Errorf("cache %s: %w", cache.Name, err), s.freeSlot(context.WithoutCancel(ctx), g.Pool, slot))
+	}
+	return made, nil
+}
+
+func (s *Store) freeSlot(ctx context.Context, pool string, slot int) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return outage(s.rdb.HDel(ctx, s.base(pool)+":slots", strconv.Itoa(slot)).Err())
+}
+
+func (s *Store) create(ctx context.Context, g Guest, maximum int, extra ...any) (Guest, string, error) {
+	args := append([]any{
+		g.Name, g.Pool, g.Slot, g.Incarnation, maximum, system.Name, string(g.State), millis(g.Until),
+		"cache", g.Cache, "shard", g.Shard, "digest", g.Digest, "demand", flag(g.Demand), "reason", g.Reason,
+	}, extra...)
+	reply, err := s.run(ctx, "create", g.Cache, args...)
+	if err != nil {
+		return Guest{}, "", err
+	}
+	made := parseGuest(table(reply[1]))
+	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: made.State})
+	return made, text(reply[2]), nil
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// Step is one compare-and-set move of a guest.
+type Step struct {
+	Guest       Guest   // name, cache and incarnation say which
+	From        []State // it must be in one of them
+	To          State
+	Reason      string
+	Detail      string
+	HoldingRun  string // it must be claimed by this run; empty: by any or none
+	claim       *string
+	machine     *Machine
+	incarnation int
+	until       time.Time
+	failures    int
+}
+
+// Machine is what a run learned about the machine it made.
+type Machine struct {
+	ID, Host, User, HostKey string
+	Port                    int
+	Attributes              json.RawMessage
+}
+
+func (st Step) fields() []any {
+	var f []any
+	if st.claim != nil {
+		f = append(f, "run", *st.claim)
+	}
+	if m := st.machine; m != nil {
+		f = append(f, "id", m.ID, "host", m.Host, "port", m.Port, "user", m.User, "host_key", m.HostKey,
+			"attributes", string(m.Attributes), "incarnation", st.incarnation, "uses", 0, "lease", "",
+			"condemned", "", "evidence", "", "health", "", "failures", 0, "drawn", "0")
+	}
+	if !st.until.IsZero() {
+		f = append(f, "until", st.until.UnixMilli())
+	}
+	if st.failures > 0 {
+		f = append(f, "failures", st.failures)
+	}
+	return f
+}
+
+// Move carries out one step. Errors: ErrLeased, ErrConflict, ErrUnknownGuest, ErrHoldBudget, ErrUnavailable.
+func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) {
+	from := make([]string, len(st.From))
+	for i, state := range st.From {
+		from[i] = string(state)
+	}
+	g := st.Guest
+	reply, err := s.run(ctx, "move", g.Cache, append([]any{
+		g.Name, g.Incarnation, strings.Join(from, ","), string(st.To), actor.Name, clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun,
+	}, st.fields()...)...)
+	if err != nil {
+		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
+	}
+	after := parseGuest(table(reply[1]))
+	if st.To == Gone {
+		after = g
+		after.State = Gone
+		err = s.freeSlot(ctx, g.Pool, g.Slot)
+	}
+	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State})
+	if handed := text(reply[2]); handed != "" {
+		s.announce(ctx, g.Cache, handed)
+	}
+	return after, err
+}
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}
+
+// asGuest says of a guest what the scripts say of leases and guests alike.
+func asGuest(err error) error {
+	if errors.Is(err, ErrUnknownLease) {
+		return ErrUnknownGuest
+	}
+	return err
+}
+
+// Claim takes a guest for a run, into provisioning, replacing or retiring. A leased guest is never claimed: ErrLeased.
+func (s *Store) Claim(ctx context.Context, g Guest, to State, run, reason string) (Guest, error) {
+	from := map[State][]State{
+		Provisioning: {Planned, Provisioning, Failed},
+		Replacing:    {Tainted, Failed, Replacing},
+		Retiring:     {Planned, Shelved, Tainted, Failed, Retiring},
+	}[to]
+	return s.Move(ctx, system, Step{Guest: g, From: from, To: to, Reason: reason, claim: &run})
+}
+
+// Publish records the machine that a run made, in its incarnation; the guest is booting until a probe has seen it.
+func (s *Store) Publish(ctx context.Context, g Guest, run string, incarnation int, m Machine) (Guest, error) {
+	none := ""
+	st := Step{Guest: g, From: []State{Provisioning, Replacing}, To: Booting, HoldingRun: run, claim: &none, machine: &m, incarnation: incarnation}
+	after, err := s.Move(ctx, system, st)
+	if err != nil {
+		return after, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return after, outage(s.rdb.HSet(ctx, s.base(g.Pool)+":incarnations", g.Slot, incarnation).Err())
+}
+
+// Fail records that a run could not make a guest; the reason is for people.
+func (s *Store) Fail(ctx context.Context, g Guest, run, detail string) (Guest, error) {
+	none := ""
+	return s.Move(ctx, system, Step{
+		Guest: g, From: []State{Provisioning, Replacing, Retiring}, To: Failed, Reason: "run_failed", Detail: detail,
+		HoldingRun: run, claim: &none, failures: g.Failures + 1,
+	})
+}
+
+// Remove takes a retired guest off the record and frees its slot. The reason is the one that it was claimed for.
+func (s *Store) Remove(ctx context.Context, g Guest, run, reason string) error {
+	_, err := s.Move(ctx, system, Step{Guest: g, From: []State{Retiring, Provisioning, Planned, Failed}, To: Gone, Reason: reason, HoldingRun: run})
+	if errors.Is(err, ErrUnknownGuest) {
+		return s.freeSlot(ctx, g.Pool, g.Slot)
+	}
+	return err
+}
+
+// ready is the destination by which a script decides between preparing and shelved.
+const ready State = "ready"
+
+// Booted records that a probe has seen a booting guest alive: it goes on to preparing, to the queue or to the shelf.
+func (s *Store) Booted(ctx context.Context, g Guest) (Guest, error) {
+	return s.Move(ctx, system, Step{Guest: g, From: []State{Booting}, To: ready})
+}
+
+// Prepared records that prepare or reset went well: the guest goes to the queue or to the shelf.
+func (s *Store) Prepared(ctx context.Context, g Guest) (Guest, error) {
+	return s.Move(ctx, system, Step{Guest: g, From: []State{Preparing, Resetting}, To: Shelved})
+}
+
+// Hold keeps an idle guest aside for diagnosis, within the cache's budget.
+func (s *Store) Hold(ctx context.Context, by Caller, g Guest, until time.Time) (Guest, error) {
+	return s.Move(ctx, by, Step{Guest: g, From: []State{Shelved, Tainted, Failed, Held}, To: Held, Reason: "hold", until: until})
+}
+
+// Taint says why a guest must be replaced.
+type Taint struct {
+	Reason   string // one of few words, for metrics: dead, boot_failed, prepare_failed, reset_failed, drift, manual, forced …
+	Evidence string // what was seen; at most 2 KiB are kept
+	Condemn  bool   // a leased guest is tainted when its lease ends; otherwise it is refused with ErrLeased
+	Death    bool   // counts in greenroom_guest_deaths_total
+}
+
+// Taint orders a guest to be replaced at the next apply. The state tells whether it is tainted now or leased and condemned.
+func (s *Store) Taint(ctx context.Context, by Caller, g Guest, t Taint) (Guest, error) {
+	reply, err := s.run(ctx, "taint", g.Cache, g.Name, g.Incarnation, by.Name, clip(t.Reason, 64), clip(t.Evidence, 2048), flag(t.Condemn), flag(t.Death))
+	if err != nil {
+		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
+	}
+	after := parseGuest(table(reply[1]))
+	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State})
+	return after, nil
+}
+
+// SetHealth tells the holder of a leased guest what the watchdog sees; empty is well.
+func (s *Store) SetHealth(ctx context.Context, g Guest, health string) error {
+	_, err := s.run(ctx, "health", g.Cache, g.Name, g.Incarnation, clip(health, 500))
+	return asGuest(err)
+}
+
+// Draw brings a shelved spare of a pool into a named cache, where it is prepared. Safe to repeat after a crash: see Mend.
+func (s *Store) Draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, error) {
+	to := cache.Name
+	st := Step{Guest: g, From: []State{Shelved}, To: Preparing, Reason: "drawn", Detail: "into cache " + to, claim: &to}
+	if _, err := s.Move(ctx, system, st); err != nil {
+		return Guest{}, err
+	}
+	return s.draw(ctx, g, cache)
+}
+
+// drawing marks the old record of a spare on its way: its run field names the cache that it goes to.
+func (g Guest) drawing() bool { return g.State == Preparing && g.Cache == g.Pool && g.Run != "" }
+
+func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, error) {
+	moved := g
+	moved.Cache, moved.State, moved.Reason = cache.Name, Preparing, "drawn"
+	after, handed, err := s.create(ctx, moved, cache.Max, "id", g.ID, "host", g.Host, "port", g.Port, "user", g.User,
+		"host_key", g.HostKey, "attributes", string(g.Attributes), "born", millis(g.Born), "drawn", "1")
+	if err != nil {
+		none := ""
+		_, undo := s.Move(ctx, system, Step{Guest: g, From: []State{Preparing}, To: Shelved, Reason: "draw failed", claim: &none})
+		return Guest{}, errors.Join(err, undo)
+	}
+	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	if err := s.rdb.HSet(tctx, s.base(g.Pool)+":slots", g.Slot, cache.Name).Err(); err != nil {
+		return after, outage(err)
+	}
+	// The slot stays taken, so the old record goes without freeing it.
+	_, err = s.run(ctx, "move", g.Pool, g.Name, g.Incarnation, string(Preparing), string(Gone), system.Name, "", "drawn into "+cache.Name, "")
+	if handed != "" {
+		s.announce(ctx, cache.Name, handed)
+	}
+	return after, asGuest(err)
+}
+
+// Mend finishes what a crash left half done in a pool: spares on their way into a cache, slots without a guest.
+func (s *Store) Mend(ctx context.Context, pool string) error {
+	guests, missing, err := s.slots(ctx, pool)
+	if err != nil {
+		return err
+	}
+	for _, g := range guests {
+		if g.drawing() {
+			if c := s.Fleet().Cache(g.Run); c != nil {
+				_, err = s.draw(ctx, g, c)
+			} else {
+				none := ""
+				_, err = s.Move(ctx, system, Step{Guest: g, From: []State{Preparing}, To: Shelved, claim: &none})
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	for _, slot := range missing {
+		if err := s.freeSlot(ctx, pool, slot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Guests returns every guest of a pool, by slot. All or nothing: what cannot be read whole is an error.
+func (s *Store) Guests(ctx context.Context, pool string) ([]Guest, error) {
+	guests, _, err := s.slots(ctx, pool)
+	return guests, err
+}
+
+func (s *Store) slots(ctx context.Context, pool string) (guests []Guest, missing []int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*s.options.Timeout)
+	defer cancel()
+	slots, err := s.rdb.HGetAll(ctx, s.base(pool)+":slots").Result()
+	if err != nil || len(slots) == 0 {
+		return nil, nil, outage(err)
+	}
+	cmds := map[int]*redis.MapStringStringCmd{}
+	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for slot, cache := range slots {
+			n, _ := strconv.Atoi(slot)
+			cmds[n] = pipe.HGetAll(ctx, s.base(cache)+":guest:"+GuestName(pool, n))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, outage(err)
+	}
+	for slot, cmd := range cmds {
+		if len(cmd.Val()) == 0 {
+			missing = append(missing, slot)
+			continue
+		}
+		guests = append(guests, parseGuest(cmd.Val()))
+	}
+	slices.SortFunc(guests, func(a, b Guest) int { return cmp.Compare(a.Slot, b.Slot) })
+	slices.Sort(missing)
+	return guests, missing, nil
+}
+
+// Guest returns one guest by name. Errors: ErrUnknownGuest, ErrUnavailable.
+func (s *Store) Guest(ctx context.Context, name string) (Guest, error) {
+	pool, slot, err := ParseGuestName(name)
+	if err != nil {
+		return Guest{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	cache, err := s.rdb.HGet(ctx, s.base(pool)+":slots", strconv.Itoa(slot)).Result()
+	if errors.Is(err, redis.Nil) {
+		return Guest{}, fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name)
+	}
+	if err != nil {
+		return Guest{}, outage(err)
+	}
+	fields, err := s.rdb.HGetAll(ctx, s.base(cache)+":guest:"+name).Result()
+	if err == nil && len(fields) == 0 {
+		return Guest{}, fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name)
+	}
+	return parseGuest(fields), outage(err)
+}
+
+func parseGuest(f map[string]string) Guest {
+	num := func(k string) int { n, _ := strconv.Atoi(f[k]); return n }
+	g := Guest{
+		Name: f["name"], Pool: f["pool"], Cache: f["cache"], Slot: num("slot"), Incarnation: num("incarnation"),
+		State: State(f["state"]), Since: ms(f["since"]), Shard: f["shard"], Digest: f["digest"], Run: f["run"],
+		ID: f["id"], Host: f["host"], Port: num("port"), User: f["user"], HostKey: f["host_key"],
+		Lease: f["lease"], Uses: num("uses"), Born: ms(f["born"]), Until: ms(f["until"]), Reason: f["reason"],
+		Evidence: f["evidence"], Condemned: f["condemned"], Health: f["health"], Failures: num("failures"), Demand: f["demand"] == "1",
+	}
+	if f["attributes"] != "" {
+		g.Attributes = json.RawMessage(f["attributes"])
+	}
+	return g
+}
+
+// Events returns the newest n entries of a guest's history, newest first, from every cache that its slot was in.
+func (s *Store) Events(ctx context.Context, name string, n int) ([]Event, error) {
+	if _, _, err := ParseGuestName(name); err != nil {
+		return nil, err
+	}
+	caches, err := s.Caches(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	cmds := make([]*redis.XMessageSliceCmd, len(caches))
+	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, c := range caches {
+			cmds[i] = pipe.XRevRangeN(ctx, s.base(c)+":events:"+name, "+", "-", int64(n))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, outage(err)
+	}
+	out := []Event{}
+	for i, cmd := range cmds {
+		for _, m := range cmd.Val() {
+			out = append(out, parseEvent(m, name, caches[i]))
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Event) int { return b.Time.Compare(a.Time) })
+	return out[:min(n, len(out))], nil
+}
+
+func parseEvent(m redis.XMessage, guest, cache string) Event {
+	at, _, _ := strings.Cut(m.ID, "-")
+	get := func(k string) string { v, _ := m.Values[k].(string); return v }
+	incarnation, _ := strconv.Atoi(get("incarnation"))
+	return Event{
+		Time: ms(at), Guest: guest, Cache: cache, Incarnation: incarnation, From: State(get("from")), To: State(get("to")),
+		Actor: get("actor"), Lease: get("lease"), Reason: get("reason"), Detail: get("detail"),
+	}
+}

@@ -1,0 +1,271 @@
+package lease
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"greenroom/specs"
+)
+
+// Request is a wish for a guest. The zero value asks for any guest of any pool's spares.
+type Request struct {
+	Cache   string             // empty: the spares of a pool that satisfies the rest
+	Labels  map[string]string  // exact
+	AtLeast map[string]float64 // capacity
+	TTL     time.Duration      // zero: the cache's; never more than the cache's longest lease
+	Wait    time.Duration      // longest time in the queue; Forever for as long as somebody asks for it
+	Key     string             // idempotency key, at most 128 characters
+	// PublicKey, in authorized_keys format, is certified for the guest while the lease is active.
+	PublicKey string
+}
+
+// Forever waits for as long as the request is asked for.
+const Forever time.Duration = -1
+
+// Acquire asks for a guest. The lease comes back active (a hit) or queued; the same key gives the same lease again.
+// Errors: ErrUnknownCache, ErrImpossible, ErrNotYours, ErrNoneReady, ErrQueueFull, ErrReplay, ErrInvalid, ErrUnavailable.
+func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, error) {
+	c, pools, err := s.choose(ctx, caller, r)
+	if err != nil {
+		return Lease{}, err
+	}
+	ttl := min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max)
+	wait := int64(-1)
+	if r.Wait >= 0 {
+		wait = r.Wait.Milliseconds()
+	}
+	idem := ""
+	if r.Key != "" {
+		idem = caller.Owner + "/" + caller.Name + "/" + r.Key
+	}
+	invisible := ""
+	if c.Invisible {
+		invisible = c.Name
+	}
+	reply, err := s.run(ctx, "acquire", c.Name, newID(c.Name), caller.Name, caller.Owner, strings.Join(pools, ","),
+		ttl.Milliseconds(), c.Lease.Max.Milliseconds(), wait, s.options.Patience.Milliseconds(),
+		idem, fingerprint(r), r.PublicKey, s.options.MaxQueue, invisible)
+	if err != nil {
+		return Lease{}, err
+	}
+	l := parseLease(reply[1:], c.Name)
+	l.Replayed = text(reply[3]) == "replayed"
+	switch {
+	case l.Replayed:
+	case l.Phase == Active:
+		s.tell(Change{Kind: Granted, Cache: c.Name, Guest: l.Guest, Lease: &l})
+	default:
+		s.tell(Change{Kind: Missed, Cache: c.Name})
+	}
+	return l, nil
+}
+
+// choose finds the cache of a request and the pools that satisfy it.
+func (s *Store) choose(ctx context.Context, caller Caller, r Request) (*specs.Cache, []string, error) {
+	if err := r.check(); err != nil {
+		return nil, nil, err
+	}
+	fleet := s.Fleet()
+	if r.Cache == "" {
+		return s.chooseSpare(ctx, r)
+	}
+	c := fleet.Cache(r.Cache)
+	switch {
+	case c == nil:
+		return nil, nil, fmt.Errorf("%w: %q is not in revision %s", ErrUnknownCache, r.Cache, fleet.Revision)
+	case !caller.May(c.Owner):
+		return nil, nil, fmt.Errorf("%w: cache %s belongs to %s, you are of %s", ErrNotYours, c.Name, c.Owner, cmp.Or(caller.Owner, "nobody"))
+	}
+	pools := fleet.Eligible(c, r.Labels, r.AtLeast)
+	if len(pools) == 0 || c.Max == 0 {
+		return nil, nil, fmt.Errorf("%w: no pool of cache %s (%s) has the labels and capacity asked for", ErrImpossible, c.Name, strings.Join(c.Pools, ", "))
+	}
+	return c, pools, nil
+}
+
+// chooseSpare picks the pool for a request that names no cache: one with a spare on its shelf, else the one with most room.
+func (s *Store) chooseSpare(ctx context.Context, r Request) (*specs.Cache, []string, error) {
+	fleet := s.Fleet()
+	var best *specs.Cache
+	room := -1 << 31
+	for _, p := range fleet.Pools {
+		c := fleet.Cache(p.Name)
+		if len(fleet.Eligible(c, r.Labels, r.AtLeast)) == 0 {
+			continue
+		}
+		shelved, taken, err := s.stock(ctx, p.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if shelved > 0 {
+			return c, c.Pools, nil
+		}
+		if p.Max-taken > room {
+			best, room = c, p.Max-taken
+		}
+	}
+	if best == nil {
+		return nil, nil, fmt.Errorf("%w: no pool has the labels and capacity asked for", ErrImpossible)
+	}
+	return best, best.Pools, nil
+}
+
+func (s *Store) stock(ctx context.Context, pool string) (spares, taken int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	shelf := pipe.ZCard(ctx, s.base(pool)+":in:"+pool+":shelved")
+	slots := pipe.HLen(ctx, s.base(pool)+":slots")
+	queued := pipe.ZCard(ctx, s.base(pool)+":queue")
+	if _, err := pipe.Exec(ctx); err != nil {
+		return 0, 0, outage(err)
+	}
+	return int(shelf.Val()), int(slots.Val() + queued.Val()), nil
+}
+
+func (r Request) check() error {
+	size := len(r.Key)
+	for k, v := range r.Labels {
+		size += len(k) + len(v)
+	}
+	switch {
+	case len(r.Key) > 128 || strings.ContainsAny(r.Key, "\r\n"):
+		return fmt.Errorf("%w: an idempotency key is one line of at most 128 characters", ErrInvalid)
+	case len(r.Labels) > 64 || len(r.AtLeast) > 64 || size > 16<<10:
+		return fmt.Errorf("%w: at most 64 labels and 64 capacities, 16 KiB in all", ErrInvalid)
+	case len(r.PublicKey) > 4<<10:
+		return fmt.Errorf("%w: a public key is at most 4 KiB", ErrInvalid)
+	case r.TTL < 0 || r.TTL > 0 && r.TTL < time.Second:
+		return fmt.Errorf("%w: ttl %v, want at least 1s", ErrInvalid, r.TTL)
+	}
+	return nil
+}
+
+// fingerprint is what two requests with one idempotency key must have in common.
+func fingerprint(r Request) string {
+	sum := sha256.Sum256(fmt.Append(nil, r.Cache, r.Labels, r.AtLeast, r.TTL, r.Wait))
+	return hex.EncodeToString(sum[:8])
+}
+
+func newID(cache string) string { return cache + "." + rand.Text() }
+
+// Get returns one lease. Asking for a queued one keeps it in line. Errors: ErrUnknownLease, ErrNotYours, ErrUnavailable.
+func (s *Store) Get(ctx context.Context, caller Caller, id string) (Lease, error) {
+	return s.onLease(ctx, "get", caller, id)
+}
+
+// Wait returns the lease when it is queued no more, or as it stands when ctx ends.
+func (s *Store) Wait(ctx context.Context, caller Caller, id string) (Lease, error) {
+	changed, stop := s.waiters.watch(id)
+	defer stop()
+	// Another server on the same Redis may grant it: look again now and then, which also keeps the place in line.
+	look := time.NewTicker(2 * time.Second)
+	defer look.Stop()
+	for {
+		l, err := s.Get(context.WithoutCancel(ctx), caller, id)
+		if err != nil || l.Phase != Queued {
+			return l, err
+		}
+		select {
+		case <-ctx.Done():
+			return l, nil
+		case <-changed:
+		case <-look.C:
+		}
+	}
+}
+
+// Renew is the heartbeat of an active lease: its deadline moves a TTL into the future, never past its cap.
+// Errors: ErrOver, ErrQueued, ErrUnknownLease, ErrNotYours, ErrUnavailable.
+func (s *Store) Renew(ctx context.Context, caller Caller, id string) (Lease, error) {
+	return s.onLease(ctx, "renew", caller, id)
+}
+
+func (s *Store) onLease(ctx context.Context, script string, caller Caller, id string, args ...any) (Lease, error) {
+	cache, err := CacheOf(id)
+	if err != nil {
+		return Lease{}, err
+	}
+	admin := flag(caller.Role == Admin || caller.Role == System)
+	reply, err := s.run(ctx, script, cache, append([]any{id, caller.Owner, admin}, args...)...)
+	if err != nil {
+		return Lease{}, err
+	}
+	l := parseLease(reply[1:], cache)
+	if handed := text(reply[3]); handed != "" {
+		s.announce(ctx, cache, handed)
+	}
+	return l, nil
+}
+
+// Release says how a lease ends; the zero value shelves the guest.
+type Release struct {
+	Outcome string        // pass, fail or empty
+	Hold    time.Duration // keep the guest aside for diagnosis, at most the cache's hold time
+	Discard bool          // never shelve this guest again
+}
+
+// Release ends a lease, or cancels a request. An ended one is answered as it ended.
+// Errors: ErrHoldBudget (nothing is changed), ErrUnknownLease, ErrNotYours, ErrInvalid, ErrUnavailable.
+func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release) (Lease, error) {
+	if r.Outcome != "" && r.Outcome != "pass" && r.Outcome != "fail" {
+		return Lease{}, fmt.Errorf("%w: outcome %.20q, want pass or fail", ErrInvalid, r.Outcome)
+	}
+	if r.Hold < 0 {
+		return Lease{}, fmt.Errorf("%w: hold %v is negative", ErrInvalid, r.Hold)
+	}
+	l, err := s.onLease(ctx, "release", caller, id, r.Outcome, r.Hold.Milliseconds(), flag(!r.Discard), caller.Name, Released)
+	if err == nil {
+		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, Lease: &l})
+	}
+	return l, err
+}
+
+// announce tells the world of a lease that some other call brought about.
+func (s *Store) announce(ctx context.Context, cache, id string) {
+	s.waiters.wake(id)
+	l, err := s.Get(ctx, system, id)
+	if err != nil {
+		return
+	}
+	kind := Granted
+	if l.Phase == Ended {
+		kind = LeaseEnded
+	}
+	s.tell(Change{Kind: kind, Cache: cache, Guest: l.Guest, Lease: &l})
+}
+
+var system = Caller{Name: "greenroom", Role: System}
+
+func (s *Store) tell(c Change) {
+	if c.Lease != nil {
+		s.waiters.wake(c.Lease.ID)
+	}
+	s.options.Notify(c)
+}
+
+// parseLease reads {fields, position, …}.
+func parseLease(reply []any, cache string) Lease {
+	f := table(reply[0])
+	position, _ := strconv.Atoi(text(reply[1]))
+	incarnation, _ := strconv.Atoi(f["incarnation"])
+	ttl, _ := strconv.ParseInt(f["ttl"], 10, 64)
+	l := Lease{
+		ID: f["id"], Cache: cache, Holder: f["holder"], Owner: f["owner"], Phase: Phase(f["phase"]),
+		Pools: strings.Split(f["pools"], ","), Guest: f["guest"], Incarnation: incarnation,
+		TTL: time.Duration(ttl) * time.Millisecond, PublicKey: f["public_key"], Created: ms(f["created"]),
+		Granted: ms(f["granted"]), Deadline: ms(f["deadline"]), Cap: ms(f["cap"]), WaitUntil: ms(f["wait_until"]),
+		EndedAt: ms(f["ended"]), How: f["how"], Outcome: f["outcome"], Source: f["source"], Hit: f["hit"] == "1",
+	}
+	if l.Phase == Queued {
+		l.Position = position
+	}
+	return l
+}

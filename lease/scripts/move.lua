@@ -1,0 +1,36 @@
+-- move.lua: one compare-and-set step of a guest.
+-- ARGV   1 name  2 incarnation (0: any)  3 states it may be in (comma list)  4 state to go to  5 actor  6 reason  7 detail
+--        8 run that must have it claimed (empty: any)  9... fields to set, in pairs
+-- Result ok, guest, lease that it was handed to  |  unknown | leased | budget | conflict, state, incarnation
+-- Invariant: never out of leased, never into it but by hand_over.
+local g = guest_of(ARGV[1])
+if not g then return { 'unknown' } end
+if g.state == 'leased' then return { 'leased' } end
+local allowed = false
+for _, state in ipairs(split(ARGV[3])) do allowed = allowed or state == g.state end
+if not allowed or (ARGV[2] ~= '0' and ARGV[2] ~= g.incarnation) or (ARGV[8] ~= '' and ARGV[8] ~= g.run) or ARGV[4] == 'leased' then
+  return { 'conflict', g.state, g.incarnation }
+end
+local to, p = ARGV[4], policy()
+if to == 'held' and (not p or redis.call('ZCARD', base .. ':holds') >= tonumber(p.hold_max)) then return { 'budget' } end
+local fields, handed = { unpack(ARGV, 9) }, nil
+if #fields > 0 then redis.call('HSET', guest_key(g.name), unpack(fields)) end
+for i = 1, #fields, 2 do g[fields[i]] = fields[i + 1] end
+local fresh = g.state == 'booting' or g.state == 'preparing'
+if to == 'ready' then to = (p and p.prepare == '1' and g.state == 'booting') and 'preparing' or 'shelved' end
+if to == 'gone' then
+  event(g, 'gone', ARGV[5], ARGV[6], ARGV[7])
+  redis.call('ZREM', index(g.pool, g.state), g.name)
+  redis.call('ZREM', base .. ':holds', g.name)
+  redis.call('ZREM', base .. ':quarantine', g.name)
+  redis.call('SREM', base .. ':guests', g.name)
+  redis.call('DEL', guest_key(g.name))
+  if ARGV[6] ~= '' then count('removals:' .. ARGV[6]) end
+  return { 'ok', {}, '' }
+elseif to == 'shelved' and not p then move(g, 'tainted', ARGV[5], 'removed', ARGV[7])
+elseif to == 'shelved' then handed = shelve(g, p, ARGV[5], fresh, ARGV[7])
+elseif to == 'held' then
+  redis.call('ZADD', base .. ':holds', g['until'], g.name)
+  move(g, to, ARGV[5], ARGV[6], ARGV[7])
+else move(g, to, ARGV[5], ARGV[6], ARGV[7], to == 'booting' and { 'born', now } or nil) end
+return { 'ok', redis.call('HGETALL', guest_key(g.name)), handed or '' }

@@ -1,0 +1,12 @@
+-- renew.lua: heartbeat of an active lease; its deadline moves to now + ttl, never past its cap. Doing it twice is doing it once.
+-- ARGV   1 id  2 owner  3 admin
+-- Result ok, lease, position  |  unknown | not_yours | queued | over
+local l = lease_of(ARGV[1])
+if not l then return { 'unknown' } end
+if not may(l, ARGV[2], ARGV[3]) then return { 'not_yours' } end
+if l.phase == 'queued' then return { 'queued' } end
+local deadline = math.min(now + tonumber(l.ttl), tonumber(l.cap or '0'))
+if l.phase ~= 'active' or deadline <= now then return { 'over', l.how or 'expired' } end
+redis.call('HSET', lease_key(l.id), 'deadline', deadline)
+redis.call('ZADD', base .. ':deadlines', deadline, l.id)
+return view('ok', l.id)

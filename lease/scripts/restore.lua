@@ -1,0 +1,20 @@
+-- restore.lua: a holder comes back, with a token that proves its lease, after the store was lost.
+-- ARGV   1 id  2 holder  3 owner  4 guest  5 incarnation  6 ttl ms  7 cap (ms since epoch)  8 granted (ms since epoch)
+-- Result ok, lease, position  |  unknown | conflict | over
+-- Invariant: only a quarantined guest of that very incarnation comes back; a lease that is on record wins over the token.
+local l = lease_of(ARGV[1])
+if l then
+  if l.phase == 'active' then return view('ok', l.id) end
+  return { 'over', l.how or '' }
+end
+local g = guest_of(ARGV[4])
+if not g then return { 'unknown' } end
+if g.state ~= 'quarantined' or g.incarnation ~= ARGV[5] then return { 'conflict', g.state, g.incarnation } end
+local deadline = math.min(now + tonumber(ARGV[6]), tonumber(ARGV[7]))
+if deadline <= now then return { 'over', 'expired' } end
+redis.call('HSET', lease_key(ARGV[1]), 'id', ARGV[1], 'holder', ARGV[2], 'owner', ARGV[3], 'phase', 'active', 'pools', g.pool,
+  'ttl', ARGV[6], 'cap_ms', 0, 'created', ARGV[8], 'granted', ARGV[8], 'deadline', deadline, 'cap', ARGV[7], 'guest', g.name,
+  'incarnation', g.incarnation, 'source', 'shelf', 'hit', '0', 'wait_until', 0, 'patience', 0, 'idem', '', 'fingerprint', '')
+redis.call('ZADD', base .. ':deadlines', deadline, ARGV[1])
+move(g, 'leased', ARGV[2], 'restored', '', { 'lease', ARGV[1], 'uses', tonumber(g.uses or '0') + 1 })
+return view('ok', ARGV[1])

@@ -1,0 +1,243 @@
+package lease
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"greenroom/specs"
+)
+
+//go:embed scripts/*.lua
+var sources embed.FS
+
+// Options of a store; the zero value is useful.
+type Options struct {
+	Prefix   string        // of every key; default "greenroom"
+	Patience time.Duration // a queued request lapses when nobody asks for it for so long; default 90s
+	MaxQueue int           // most requests that wait in one cache; default 10000
+	Gap      time.Duration // a pause between sweeps that means "we were away"; default 15s
+	Grace    time.Duration // what leases and requests are given after such a pause; default 2m
+	Keep     time.Duration // how long ended leases stay on record; default 24h
+	Timeout  time.Duration // of one call on the store; default 5s
+
+	// Notify is told of each change, after it happened, from the calling goroutine. It must not block.
+	Notify func(Change)
+}
+
+// Kind names what a Change is about.
+type Kind string
+
+// The kinds of changes.
+const (
+	Missed      Kind = "missed"       // a request had to queue
+	Granted     Kind = "granted"      // a lease became active
+	LeaseEnded  Kind = "lease ended"  // released, expired, cancelled
+	GuestMoved  Kind = "guest moved"  // a guest is in another state
+	CacheToggle Kind = "cache toggle" // an override began or ended
+)
+
+// Change is one thing that happened in the store.
+type Change struct {
+	Kind  Kind
+	Cache string
+	Guest string // GuestMoved
+	State State  // GuestMoved
+	Lease *Lease // Granted, LeaseEnded
+}
+
+// Store is the inventory and the leases in one Redis. Its methods may be called concurrently.
+type Store struct {
+	rdb     redis.UniversalClient
+	options Options
+	scripts map[string]*redis.Script
+	fleet   atomic.Pointer[specs.Fleet]
+	waiters waiters
+}
+
+// New returns a store on rdb: a real Redis (single, Sentinel or Cluster) or the embedded one.
+func New(rdb redis.UniversalClient, o Options) *Store {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.Patience, 90*time.Second)
+	def(&o.Gap, 15*time.Second)
+	def(&o.Grace, 2*time.Minute)
+	def(&o.Keep, 24*time.Hour)
+	def(&o.Timeout, 5*time.Second)
+	if o.MaxQueue == 0 {
+		o.MaxQueue = 10000
+	}
+	if o.Prefix == "" {
+		o.Prefix = "greenroom"
+	}
+	if o.Notify == nil {
+		o.Notify = func(Change) {}
+	}
+	s := &Store{rdb: rdb, options: o, scripts: loadScripts()}
+	s.fleet.Store(&specs.Fleet{})
+	s.waiters.chans = map[string]map[chan struct{}]struct{}{}
+	return s
+}
+
+func loadScripts() map[string]*redis.Script {
+	lib, _ := sources.ReadFile("scripts/lib.lua")
+	entries, _ := sources.ReadDir("scripts")
+	out := map[string]*redis.Script{}
+	for _, e := range entries {
+		body, _ := sources.ReadFile("scripts/" + e.Name())
+		out[strings.TrimSuffix(e.Name(), ".lua")] = redis.NewScript(string(lib) + string(body))
+	}
+	return out
+}
+
+// Fleet returns the fleet whose settings are in force.
+func (s *Store) Fleet() *specs.Fleet { return s.fleet.Load() }
+
+// Ping tells whether the store can be reached.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return outage(s.rdb.Ping(ctx).Err())
+}
+
+// base is the prefix of every key of a cache; the braces are the hash tag of Redis Cluster.
+func (s *Store) base(cache string) string { return s.options.Prefix + ":{" + cache + "}" }
+
+func (s *Store) global(name string) string { return s.options.Prefix + ":" + name }
+
+// run executes one script on one cache and turns its code into an error.
+func (s *Store) run(ctx context.Context, script, cache string, args ...any) ([]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	reply, err := s.scripts[script].Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("%s in cache %s: %w", script, cache, outage(err))
+	}
+	code := text(reply[0])
+	if code == "ok" || code == "condemned" {
+		return reply, nil
+	}
+	detail := make([]string, 0, len(reply))
+	for _, v := range reply[1:] {
+		detail = append(detail, text(v))
+	}
+	return nil, refusal(code, strings.Join(detail, ", "))
+}
+
+var refusals = map[string]error{
+	"unknown": ErrUnknownLease, "not_yours": ErrNotYours, "over": ErrOver, "queued": ErrQueued,
+	"leased": ErrLeased, "conflict": ErrConflict, "full": ErrFull, "replay": ErrReplay,
+	"none_ready": ErrNoneReady, "queue_full": ErrQueueFull, "budget": ErrHoldBudget, "locked": ErrLocked,
+}
+
+func refusal(code, detail string) error {
+	err, ok := refusals[code]
+	switch {
+	case !ok:
+		return fmt.Errorf("the store answered %q (%s), which this version does not know", code, detail)
+	case detail != "":
+		return fmt.Errorf("%w (%s)", err, detail)
+	}
+	return err
+}
+
+// outage marks the errors that mean "Redis is away" as ErrUnavailable.
+func outage(err error) error {
+	var network net.Error
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, redis.ErrClosed),
+		errors.Is(err, redis.ErrPoolTimeout), strings.Contains(err.Error(), "EOF"):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	for _, code := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "journal"} {
+		if strings.Contains(err.Error(), code) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+	return err
+}
+
+// waiters wakes the long polls of this process when their lease changes.
+type waiters struct {
+	mu    sync.Mutex
+	chans map[string]map[chan struct{}]struct{}
+}
+
+func (w *waiters) watch(id string) (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.chans[id] == nil {
+		w.chans[id] = map[chan struct{}]struct{}{}
+	}
+	w.chans[id][ch] = struct{}{}
+	return ch, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.chans[id], ch)
+		if len(w.chans[id]) == 0 {
+			delete(w.chans, id)
+		}
+	}
+}
+
+func (w *waiters) wake(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for ch := range w.chans[id] {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func text(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	return fmt.Sprint(v)
+}
+
+// ms reads milliseconds since the epoch; 0 and nothing are the zero time.
+func ms(v string) time.Time {
+	n, _ := strconv.ParseInt(v, 10, 64)
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(n).UTC()
+}
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+// table reads a flat list of fields and values.
+func table(v any) map[string]string {
+	flat, _ := v.([]any)
+	out := make(map[string]string, len(flat)/2)
+	for i := 0; i+1 < len(flat); i += 2 {
+		out[text(flat[i])] = text(flat[i+1])
+	}
+	return out
+}

@@ -1,0 +1,88 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// sweepBatch is how much one script call ends of each kind, so that no call blocks Redis for long.
+const sweepBatch = 100
+
+// keepEnded is how many ended leases a cache keeps on record at most.
+const keepEnded = 10000
+
+// SweepCache does what time brings about in one cache: expiry, lapsed requests, the ends of holds and quarantines.
+func (s *Store) SweepCache(ctx context.Context, cache string) error {
+	for {
+		reply, err := s.run(ctx, "sweep", cache, sweepBatch, s.options.Gap.Milliseconds(), s.options.Grace.Milliseconds(),
+			s.options.Keep.Milliseconds(), keepEnded)
+		if err != nil {
+			return err
+		}
+		s.announceAll(ctx, cache, reply[2])
+		if text(reply[1]) != "1" {
+			return nil
+		}
+	}
+}
+
+// Sweep sweeps every cache. It must have run once before the first call after a start: time in which nobody could renew
+// is given back then.
+func (s *Store) Sweep(ctx context.Context) error {
+	caches, err := s.Caches(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range caches {
+		errs = append(errs, s.SweepCache(ctx, c))
+	}
+	return errors.Join(errs...)
+}
+
+// Lock makes writer the only one on a shard for ttl, or renews that. The token grows with every new writer.
+// Errors: ErrLocked, ErrUnavailable.
+func (s *Store) Lock(ctx context.Context, pool, shard, writer string, ttl time.Duration) (token int64, err error) {
+	reply, err := s.run(ctx, "lock", pool, shard, writer, ttl.Milliseconds())
+	if err != nil {
+		return 0, err
+	}
+	token, _ = reply[1].(int64)
+	return token, nil
+}
+
+// Unlock lets a shard go.
+func (s *Store) Unlock(ctx context.Context, pool, shard, writer string) error {
+	_, err := s.run(ctx, "lock", pool, shard, writer, 0)
+	return err
+}
+
+// Pause is an admin's order to leave a pool alone.
+type Pause struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+}
+
+// SetPause pauses or, with nil, resumes a pool.
+func (s *Store) SetPause(ctx context.Context, pool string, p *Pause) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	key := s.base(pool) + ":pause"
+	if p == nil {
+		return outage(s.rdb.Del(ctx, key).Err())
+	}
+	return outage(s.rdb.HSet(ctx, key, "by", p.By, "reason", clip(p.Reason, 200), "since", p.Since.UnixMilli()).Err())
+}
+
+// Paused returns the pause of a pool, or nil.
+func (s *Store) Paused(ctx context.Context, pool string) (*Pause, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	f, err := s.rdb.HGetAll(ctx, s.base(pool)+":pause").Result()
+	if err != nil || len(f) == 0 {
+		return nil, outage(err)
+	}
+	return &Pause{By: f["by"], Reason: f["reason"], Since: ms(f["since"])}, nil
+}

@@ -1,0 +1,82 @@
+package reconcile
+
+import (
+	"time"
+
+	"greenroom/lease"
+)
+
+// ConditionType names one aspect of a pool or a shard.
+type ConditionType string
+
+// The conditions, in the sense of the Kubernetes API conventions: each is true or false, and says why.
+const (
+	Ready       ConditionType = "Ready"       // all that is wanted is there
+	Reconciling ConditionType = "Reconciling" // work is under way or due
+	Stalled     ConditionType = "Stalled"     // a human must act
+	Waiting     ConditionType = "Waiting"     // tried again by itself at a known time
+)
+
+// Condition is one aspect with its reason.
+type Condition struct {
+	Type     ConditionType `json:"type"`
+	Status   bool          `json:"status"`
+	Reason   string        `json:"reason"` // one CamelCase word
+	Message  string        `json:"message"`
+	Since    time.Time     `json:"since"`
+	Revision string        `json:"revision"` // of the spec that was in force
+}
+
+// Status is what the reconciler knows of itself.
+type Status struct {
+	Revision   string       `json:"revision"`             // in force
+	Source     string       `json:"source"`               // where specs come from
+	SpecValid  bool         `json:"spec_valid"`           // the newest revision seen is the one in force
+	SpecError  string       `json:"spec_error,omitempty"` // why not
+	SpecSince  time.Time    `json:"spec_since"`           // of the revision in force
+	Terraform  string       `json:"terraform"`            // version and path of the binary; empty while there is none
+	Processes  int64        `json:"terraform_processes"`  // Terraform processes started so far
+	Store      string       `json:"store,omitempty"`      // why the store cannot be used just now
+	Pools      []PoolStatus `json:"pools"`
+	Conditions []Condition  `json:"conditions"` // of the fleet as a whole
+}
+
+// PoolStatus is one pool as the reconciler sees it.
+type PoolStatus struct {
+	Pool       string              `json:"pool"`
+	Module     string              `json:"module"`
+	Digest     string              `json:"digest"` // that new guests are born of
+	Max        int                 `json:"max"`
+	Spare      int                 `json:"spare"`
+	Guests     map[lease.State]int `json:"guests"` // zeros included
+	Conditions []Condition         `json:"conditions"`
+	Pause      *lease.Pause        `json:"pause,omitempty"`
+	Shards     []ShardStatus       `json:"shards"`
+}
+
+// ShardStatus is one shard as the reconciler sees it.
+type ShardStatus struct {
+	Shard      string      `json:"shard"`
+	Pool       string      `json:"pool"`
+	Digest     string      `json:"digest"`
+	Outdated   bool        `json:"outdated"` // of another digest than the pool has now
+	Guests     int         `json:"guests"`
+	Run        string      `json:"run,omitempty"` // under way
+	LastRun    *RunStatus  `json:"last_run,omitempty"`
+	Failures   int         `json:"failures"` // runs in a row
+	NextTry    time.Time   `json:"next_try,omitzero"`
+	Conditions []Condition `json:"conditions"`
+}
+
+// RunStatus is one finished run.
+type RunStatus struct {
+	Run      string            `json:"run"`
+	Started  time.Time         `json:"started"`
+	Ended    time.Time         `json:"ended"`
+	Created  []string          `json:"created,omitempty"`
+	Replaced []string          `json:"replaced,omitempty"`
+	Retired  []string          `json:"retired,omitempty"`
+	Failed   map[string]string `json:"failed,omitempty"` // guest -> why
+	Result   string            `json:"result"`           // ok, failed or the kind of fault
+	Message  string            `json:"message,omitempty"`
+}
