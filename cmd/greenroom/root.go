@@ -44,7 +44,9 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		return usage("%w (try %q)", err, cmd.CommandPath()+" --help")
 	})
 	root.PersistentFlags().StringP("output", "o", "text", "output format: text or json")
-	root.AddCommand()
+	root.AddCommand(
+		newSpec(),
+	)
 	return root
 }
 

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"greenroom/specs"
+)
+
+func newSpec() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "spec",
+		Short: "Check, lay out, show and start the HCL specs of a fleet",
+		RunE: func(*cobra.Command, []string) error {
+			return usage("spec needs one of the commands validate, fmt, show and init (try \"greenroom spec --help\")")
+		},
+	}
+	cmd.AddCommand(newSpecValidate(), newSpecFmt(), newSpecInit(), newSpecShow())
+	return cmd
+}
+
+func newSpecValidate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate [DIR]",
+		Short: "Say everything that is wrong with the specs in DIR (default: the current directory)",
+		Args:  atMostArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{})
+			if isJSON(cmd) {
+				if err := writeJSON(cmd.OutOrStdout(), jsonDiagnostics(diags)); err != nil {
+					return err
+				}
+				return invalid(diags)
+			}
+			if err := writeDiagnostics(cmd.ErrOrStderr(), files, diags); err != nil || diags.HasErrors() {
+				return errors.Join(err, invalid(diags))
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s: valid\n", count(len(fleet.Pools), "pool"), count(len(fleet.Caches), "cache"))
+			return nil
+		},
+	}
+}
+
+func newSpecShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show [DIR]",
+		Short: "Print the fleet in DIR with references resolved and every default filled in",
+		Args:  atMostArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{})
+			if err := writeDiagnostics(cmd.ErrOrStderr(), files, diags); err != nil || diags.HasErrors() {
+				return errors.Join(err, invalid(diags))
+			}
+			if isJSON(cmd) {
+				return writeJSON(cmd.OutOrStdout(), fleet)
+			}
+			_, err := cmd.OutOrStdout().Write(fleet.HCL())
+			return err
+		},
+	}
+}
+
+func newSpecInit() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "init DIR",
+		Short: "Write a commented fleet to start from into DIR",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usage("spec init takes one directory, and got %d; try \"greenroom spec init specs\"", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := specs.Init(args[0], force); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "Wrote a fleet to %s. Next: greenroom spec validate %s\n", args[0], args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "overwrite files that exist")
+	return cmd
+}
+
+func newSpecFmt() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "fmt [DIR|FILE]",
+		Short: "Lay out spec files in the canonical style, and list those that changed",
+		Args:  atMostArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			changed, err := formatAll(argOr(args, "."), !check)
+			for _, name := range changed {
+				fmt.Fprintln(cmd.OutOrStdout(), name)
+			}
+			if err == nil && check && len(changed) > 0 {
+				return fmt.Errorf("%s not in the canonical style; run \"greenroom spec fmt\"", count(len(changed), "file"))
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "change nothing; exit 1 when a file would change")
+	return cmd
+}
+
+// formatAll lays out a file, or the spec files of a directory, and returns the names of those that differ.
+func formatAll(name string, write bool) (changed []string, err error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w; name a spec file or a directory of them", err)
+	}
+	files := []string{name}
+	if info.IsDir() {
+		if files, err = filepath.Glob(filepath.Join(escapeGlob(name), "[!.]*.hcl")); err != nil {
+			return nil, err
+		}
+	}
+	for _, file := range files {
+		differs, ferr := formatFile(file, write)
+		if differs {
+			changed = append(changed, file)
+		}
+		err = errors.Join(err, ferr)
+	}
+	return changed, err
+}
+
+func escapeGlob(dir string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
+}
+
+// formatFile leaves a file alone that does not parse, because its layout would be a guess.
+func formatFile(name string, write bool) (differs bool, err error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return false, err
+	}
+	if info.Size() > specs.MaxFileSize {
+		return false, fmt.Errorf("%s has %d bytes; spec files have at most %d", name, info.Size(), specs.MaxFileSize)
+	}
+	src, err := os.ReadFile(name)
+	if err != nil {
+		return false, err
+	}
+	if _, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos); diags.HasErrors() {
+		return false, fmt.Errorf("%s does not parse (%s); run \"greenroom spec validate\" and mend it first", name, diags[0].Summary)
+	}
+	laid := specs.Format(src)
+	if bytes.Equal(src, laid) || !write {
+		return !bytes.Equal(src, laid), nil
+	}
+	return true, replaceFile(name, laid, info.Mode().Perm())
+}
+
+// replaceFile swaps a file for its new contents, so that a server that watches it never reads half of it.
+func replaceFile(name string, body []byte, mode fs.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".fmt-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(body)
+	if err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}
+
+// jsonDiagnostic is one element of "spec validate -o json".
+type jsonDiagnostic struct {
+	Severity string `json:"severity"`
+	Summary  string `json:"summary"`
+	Detail   string `json:"detail"`
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Column   int    `json:"column"`
+}
+
+func jsonDiagnostics(diags hcl.Diagnostics) []jsonDiagnostic {
+	list := []jsonDiagnostic{}
+	for _, d := range diags {
+		severity := "error"
+		if d.Severity == hcl.DiagWarning {
+			severity = "warning"
+		}
+		j := jsonDiagnostic{Severity: severity, Summary: d.Summary, Detail: d.Detail}
+		if d.Subject != nil {
+			j.File, j.Line, j.Column = d.Subject.Filename, d.Subject.Start.Line, d.Subject.Start.Column
+		}
+		list = append(list, j)
+	}
+	return list
+}
+
+// writeDiagnostics fits the lines to the terminal when w is one.
+func writeDiagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics) error {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return specs.WriteDiagnostics(w, files, diags, false, 0)
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		width = 0
+	}
+	return specs.WriteDiagnostics(w, files, diags, os.Getenv("NO_COLOR") == "", uint(max(width, 0)))
+}
+
+func invalid(diags hcl.Diagnostics) error {
+	if !diags.HasErrors() {
+		return nil
+	}
+	return fmt.Errorf("the specs have %s; nothing was changed", count(len(diags.Errs()), "fault"))
+}
+
+func atMostArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usage("%s takes at most %d argument, and got %d (try %q)", cmd.CommandPath(), n, len(args), cmd.CommandPath()+" --help")
+		}
+		return nil
+	}
+}
+
+func argOr(args []string, otherwise string) string {
+	if len(args) > 0 {
+		return args[0]
+	}
+	return otherwise
+}
+
+func isJSON(cmd *cobra.Command) bool {
+	f := cmd.Flag("output")
+	return f != nil && f.Value.String() == "json"
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

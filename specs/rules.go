@@ -1,0 +1,290 @@
+package specs
+
+import (
+	"fmt"
+	"math/big"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// rule checks the value of an attribute, which is neither null nor unknown, and returns it in the attribute's
+// own type, or an unknown value after it reported what is wrong.
+type rule func(*given) cty.Value
+
+// given is an attribute as the spec gives it.
+type given struct {
+	*decoder
+	name  string
+	expr  hclsyntax.Expression
+	scope *hcl.EvalContext
+	value cty.Value
+}
+
+func (g *given) fault(summary, detail string, args ...any) cty.Value {
+	diag := g.report(g.expr.Range(), summary, detail, args...)
+	diag.Expression, diag.EvalContext = g.expr, g.scope
+	return cty.DynamicVal
+}
+
+// as converts the value, or reports that the attribute wants something else.
+func (g *given) as(t cty.Type, want string) (cty.Value, bool) {
+	v, err := convert.Convert(g.value, t)
+	if err != nil || !v.IsWhollyKnown() || hasNull(v) {
+		g.fault(sumWrongType, "The attribute %q must be %s, but this is %s.", g.name, want, describe(g.value))
+		return cty.DynamicVal, false
+	}
+	return v, true
+}
+
+func hasNull(v cty.Value) bool {
+	null := false
+	_ = cty.Walk(v, func(_ cty.Path, v cty.Value) (bool, error) {
+		null = null || v.IsNull()
+		return !v.IsNull(), nil
+	})
+	return null
+}
+
+// describe names a value for people, showing it only where it is short.
+func describe(v cty.Value) string {
+	switch t := v.Type(); {
+	case t == cty.String && len(v.AsString()) <= 40:
+		return fmt.Sprintf("the text %q", v.AsString())
+	case t == cty.Number:
+		return "the number " + v.AsBigFloat().Text('g', 20)
+	case t == cty.Bool:
+		return fmt.Sprintf("%t", v.True())
+	case t.IsTupleType() || t.IsListType() || t.IsSetType():
+		return fmt.Sprintf("a list of %d", v.LengthInt())
+	case t.IsObjectType() || t.IsMapType():
+		return fmt.Sprintf("an object with %d attributes", v.LengthInt())
+	default:
+		return "a " + t.FriendlyName()
+	}
+}
+
+func whole(low, high int64) rule {
+	return func(g *given) cty.Value {
+		v, ok := g.as(cty.Number, fmt.Sprintf("a whole number from %d to %d", low, high))
+		if !ok {
+			return v
+		}
+		f := v.AsBigFloat()
+		switch {
+		case f.Cmp(big.NewFloat(float64(low))) < 0 || f.Cmp(big.NewFloat(float64(high))) > 0:
+			return g.fault(sumOutOfRange, "The attribute %q must be from %d to %d, but this is %s.", g.name, low, high, f.Text('g', 20))
+		case !f.IsInt():
+			return g.fault(sumNotWhole, "The attribute %q must be a whole number from %d to %d, but this is %s. Round it, with floor or ceil where it is computed.",
+				g.name, low, high, f.Text('g', 20))
+		}
+		return v
+	}
+}
+
+func duration(low time.Duration) rule {
+	return func(g *given) cty.Value {
+		v, ok := g.as(cty.String, `a duration such as "30s", "10m" or "4h"`)
+		if !ok {
+			return v
+		}
+		t, err := time.ParseDuration(v.AsString())
+		switch {
+		case err != nil:
+			return g.fault(sumBadDuration, "The attribute %q is a duration: numbers with the units ms, s, m and h, such as \"90s\" or \"1h30m\". This is %q.",
+				g.name, clip(v.AsString()))
+		case t < low || t > maxDuration:
+			return g.fault(sumDurationRange, "The attribute %q must be from %s to %s, but this is %s.", g.name, brief(low), brief(maxDuration), brief(t))
+		}
+		return v
+	}
+}
+
+// clip keeps what is quoted in a message short.
+func clip(s string) string {
+	if r := []rune(s); len(r) > 60 {
+		return string(r[:60]) + "…"
+	}
+	return s
+}
+
+// brief writes a duration without units that are zero: 1h and not 1h0m0s.
+func brief(t time.Duration) string {
+	s := t.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func text(low, high int) rule {
+	return func(g *given) cty.Value {
+		v, ok := g.as(cty.String, "text in quotes")
+		if !ok {
+			return v
+		}
+		if s := v.AsString(); len(s) < low || len(s) > high || strings.Contains(s, "\x00") {
+			return g.fault(sumBadText, "The attribute %q must have %d to %d bytes, none of them zero, but this has %d.", g.name, low, high, len(s))
+		}
+		return v
+	}
+}
+
+func yesNo(g *given) cty.Value {
+	v, _ := g.as(cty.Bool, "true or false")
+	return v
+}
+
+// share reads "40%", and keeps the fraction.
+func share(g *given) cty.Value {
+	v, ok := g.as(cty.String, `a percentage such as "40%"`)
+	if !ok {
+		return v
+	}
+	digits, isShare := strings.CutSuffix(v.AsString(), "%")
+	f, err := cty.ParseNumberVal(digits)
+	if !isShare || err != nil || f.LessThan(cty.Zero).True() || f.GreaterThan(cty.NumberIntVal(100)).True() {
+		return g.fault(sumBadShare, "The attribute %q must be a percentage from \"0%%\" to \"100%%\", but this is %q. Write the number with a percent sign, in quotes.",
+			g.name, clip(v.AsString()))
+	}
+	return f.Divide(cty.NumberIntVal(100))
+}
+
+var (
+	labelKey   = regexp.MustCompile(`^[a-z][a-z0-9_./-]{0,62}$`)
+	labelValue = regexp.MustCompile(`^[!-~]([ -~]{0,61}[!-~])?$`)
+)
+
+func labels(g *given) cty.Value {
+	v, ok := g.as(cty.Map(cty.String), `an object of text, such as { os = "debian-12" }`)
+	if !ok || !g.keysFit(v) {
+		return cty.DynamicVal
+	}
+	for key, value := range v.AsValueMap() {
+		if !labelValue.MatchString(value.AsString()) {
+			return g.fault(sumBadLabel, "The label %q has the value %q. A value has 1 to %d printable ASCII characters and no space at its ends.",
+				key, clip(value.AsString()), MaxLabelLength)
+		}
+	}
+	return v
+}
+
+func capacity(g *given) cty.Value {
+	v, ok := g.as(cty.Map(cty.Number), "an object of numbers, such as { cpus = 2, memory = 2048 }")
+	if !ok || !g.keysFit(v) {
+		return cty.DynamicVal
+	}
+	for key, value := range v.AsValueMap() {
+		if value.LessThan(cty.Zero).True() {
+			return g.fault(sumOutOfRange, "The capacity %q must be 0 or more, but this is %s.", key, value.AsBigFloat().Text('g', 20))
+		}
+	}
+	return v
+}
+
+func (g *given) keysFit(v cty.Value) bool {
+	if n := v.LengthInt(); n > MaxLabels {
+		g.fault(sumBadLabel, "The attribute %q has %d keys, and at most %d are allowed. Keep those that requests match on.", g.name, n, MaxLabels)
+		return false
+	}
+	for key := range v.AsValueMap() {
+		if !labelKey.MatchString(key) {
+			g.fault(sumBadLabel, "%q is not a key of %q. A key begins with a lower-case letter and has at most %d lower-case letters, digits and the characters _ . / -",
+				clip(key), g.name, MaxLabelLength)
+			return false
+		}
+	}
+	return true
+}
+
+// reservedVariables are the inputs of every module that Greenroom itself fills in.
+var reservedVariables = []string{"guests", "pool", "ssh_authorized_keys"}
+
+func variables(g *given) cty.Value {
+	if t := g.value.Type(); !t.IsObjectType() && !t.IsMapType() {
+		return g.fault(sumWrongType, "The attribute \"variables\" must be an object, such as { isolation = \"process\" }, but this is %s.", describe(g.value))
+	}
+	for name := range g.value.AsValueMap() {
+		if slices.Contains(reservedVariables, name) {
+			return g.fault(sumReserved, "The variable %q is filled in by Greenroom for every module; the pool may not set it. Reserved are %s. Take it out.",
+				name, quoteAll(reservedVariables))
+		}
+		if !hclsyntax.ValidIdentifier(name) {
+			return g.fault(sumBadName, "%q can't be the name of a Terraform variable. Names have letters, digits, _ and -, and don't begin with a digit.", clip(name))
+		}
+	}
+	return g.value
+}
+
+// poolList keeps the names of the pools in a list of references.
+func poolList(g *given) cty.Value {
+	want := "a list of pools, such as [pool.local]"
+	if t := g.value.Type(); !t.IsTupleType() && !t.IsListType() && !t.IsSetType() {
+		return g.fault(sumWrongType, "The attribute \"pools\" must be %s, but this is %s.", want, describe(g.value))
+	}
+	var names []cty.Value
+	for _, v := range g.value.AsValueSlice() {
+		t := v.Type()
+		if v.IsNull() || !t.IsObjectType() || !t.HasAttribute("name") || t.AttributeType("name") != cty.String {
+			return g.fault(sumWrongType, "The attribute \"pools\" must be %s, but it has an element that is no pool. Write pool.NAME, without quotes.", want)
+		}
+		name := v.GetAttr("name")
+		if g.blocks["pool"][name.AsString()] == nil {
+			return g.fault(sumUnknownPool, "No pool is called %q; only pools can be listed here. %s", name.AsString(), hint(name.AsString(), g.names("pool")))
+		}
+		if slices.ContainsFunc(names, func(n cty.Value) bool { return n.RawEquals(name) }) {
+			return g.fault(sumDuplicateRef, "The pool %q is listed more than once. The list is the order of preference; keep it at its first place.", name.AsString())
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return g.fault(sumNoPools, "The list is empty, and a cache draws its guests from at least one pool. Add one, such as [pool.local].")
+	}
+	return cty.ListVal(names)
+}
+
+func script(g *given) cty.Value {
+	v := text(1, maxPathLength)(g)
+	if !v.IsKnown() {
+		return v
+	}
+	if _, err := g.readInside(v.AsString()); err != nil {
+		g.diags = append(g.diags, pathFault(g.expr.Range(), "script", v.AsString(), err))
+		return cty.DynamicVal
+	}
+	return v
+}
+
+func urlPath(g *given) cty.Value {
+	v := text(1, maxPathLength)(g)
+	if !v.IsKnown() {
+		return v
+	}
+	if s := v.AsString(); !path.IsAbs(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return g.fault(sumBadText, "The attribute %q is the path of a URL: it begins with / and has no spaces. This is %q.", g.name, clip(s))
+	}
+	return v
+}
+
+func command(g *given) cty.Value {
+	v, ok := g.as(cty.List(cty.String), `a list of words, such as ["systemctl", "is-system-running"]`)
+	if !ok {
+		return v
+	}
+	words := v.AsValueSlice()
+	if len(words) == 0 || len(words) > maxCommandWords || words[0].AsString() == "" {
+		return g.fault(sumBadText, "The attribute %q must have 1 to %d words, the first of them a program, but this has %d.", g.name, maxCommandWords, len(words))
+	}
+	return v
+}
