@@ -1,0 +1,238 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/pkg/sftp"
+)
+
+// maxDepth bounds the directories that a download follows: what a guest sends is not trusted.
+const maxDepth = 200
+
+// Upload copies a local file or directory to the guest by SFTP, with modes and symbolic links.
+// A remote path that is an existing directory receives it under its own name; a relative one, or
+// one that begins with ~/, starts in the guest's home.
+func (c *Client) Upload(ctx context.Context, local, remote string) error {
+	return c.withSFTP(ctx, func(s *sftp.Client) error {
+		target := remoteHome(remote)
+		if info, err := s.Stat(target); err == nil && info.IsDir() {
+			base, err := filepath.Abs(local)
+			if err != nil {
+				return err
+			}
+			target = path.Join(target, filepath.Base(base))
+		}
+		return upload(s, local, target)
+	})
+}
+
+// Download copies a file or directory of the guest to a local path, as Upload does the other way
+// round. Nothing is written outside the local path, whatever the guest sends.
+func (c *Client) Download(ctx context.Context, remote, local string) error {
+	return c.withSFTP(ctx, func(s *sftp.Client) error {
+		source := remoteHome(remote)
+		if info, err := os.Stat(local); err == nil && info.IsDir() {
+			real, err := s.RealPath(source)
+			if err != nil {
+				return fmt.Errorf("find %s on the guest: %w", remote, err)
+			}
+			local = filepath.Join(local, path.Base(real))
+		}
+		return download(s, source, local)
+	})
+}
+
+// withSFTP lends a session of the SFTP subsystem, which the end of ctx closes.
+func (c *Client) withSFTP(ctx context.Context, do func(*sftp.Client) error) error {
+	cut := context.AfterFunc(ctx, func() { c.conn.Close() })
+	s, err := sftp.NewClient(c.conn, sftp.UseConcurrentWrites(true))
+	if cut() && err == nil {
+		defer s.Close()
+		defer context.AfterFunc(ctx, func() { s.Close() })()
+		err = do(s)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// remoteHome turns ~ into the relative path that SFTP resolves against the home directory.
+func remoteHome(remote string) string {
+	if remote == "" || remote == "~" {
+		return "."
+	}
+	return path.Clean(strings.TrimPrefix(remote, "~/"))
+}
+
+// upload copies a tree. Modes of directories come last, because one may forbid writing into it.
+func upload(s *sftp.Client, local, remote string) error {
+	type mode struct {
+		path string
+		perm fs.FileMode
+	}
+	var dirs []mode
+	root, err := filepath.EvalSymlinks(local)
+	if err != nil {
+		return err
+	}
+	err = filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		target := path.Join(remote, filepath.ToSlash(rel))
+		if entry.IsDir() {
+			dirs = append(dirs, mode{target, info.Mode().Perm()})
+		}
+		return uploadOne(s, file, target, info)
+	})
+	for i := len(dirs) - 1; i >= 0 && err == nil; i-- {
+		err = s.Chmod(dirs[i].path, dirs[i].perm)
+	}
+	return err
+}
+
+func uploadOne(s *sftp.Client, local, remote string, info fs.FileInfo) error {
+	var err error
+	switch info.Mode().Type() {
+	case fs.ModeDir:
+		err = s.MkdirAll(remote)
+	case fs.ModeSymlink:
+		err = uploadLink(s, local, remote)
+	case 0:
+		err = uploadFile(s, local, remote, info.Mode().Perm())
+	default:
+		err = fmt.Errorf("is no file, directory or symbolic link (%s)", info.Mode().Type())
+	}
+	if err != nil {
+		return fmt.Errorf("upload %s: %w", local, err)
+	}
+	return nil
+}
+
+func uploadLink(s *sftp.Client, local, remote string) error {
+	link, err := os.Readlink(local)
+	if err != nil {
+		return err
+	}
+	if info, err := s.Lstat(remote); err == nil && info.Mode().Type() == fs.ModeSymlink {
+		if err := s.Remove(remote); err != nil {
+			return err
+		}
+	}
+	return s.Symlink(link, remote)
+}
+
+func uploadFile(s *sftp.Client, local, remote string, perm fs.FileMode) error {
+	in, err := os.Open(local)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := s.OpenFile(remote, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = out.ReadFrom(in)
+	return errors.Join(err, out.Chmod(perm), out.Close())
+}
+
+// download decides between a file and a directory; the latter is written within an os.Root.
+func download(s *sftp.Client, remote, local string) error {
+	info, err := s.Stat(remote)
+	if err != nil {
+		return fmt.Errorf("find %s on the guest: %w", remote, err)
+	}
+	dir := filepath.Dir(local)
+	if info.IsDir() {
+		dir = local
+		if err := os.MkdirAll(local, 0o700); err != nil {
+			return err
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if info.IsDir() {
+		return downloadDir(s, root, remote, ".", info.Mode().Perm(), 0)
+	}
+	return downloadFile(s, root, remote, filepath.Base(local), info)
+}
+
+func downloadDir(s *sftp.Client, root *os.Root, remote, local string, perm fs.FileMode, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("download %s: more than %d directories deep", remote, maxDepth)
+	}
+	entries, err := s.ReadDir(remote)
+	if err != nil {
+		return fmt.Errorf("download %s: %w", remote, err)
+	}
+	if err := root.MkdirAll(local, 0o700); err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		from, to := path.Join(remote, entry.Name()), filepath.Join(local, entry.Name())
+		if err := downloadOne(s, root, from, to, entry, depth); err != nil {
+			return err
+		}
+	}
+	return root.Chmod(local, perm)
+}
+
+func downloadOne(s *sftp.Client, root *os.Root, from, to string, entry fs.FileInfo, depth int) error {
+	switch entry.Mode().Type() {
+	case fs.ModeDir:
+		return downloadDir(s, root, from, to, entry.Mode().Perm(), depth+1)
+	case fs.ModeSymlink:
+		link, err := s.ReadLink(from)
+		if err != nil {
+			return fmt.Errorf("download %s: %w", from, err)
+		}
+		if info, err := root.Lstat(to); err == nil && info.Mode().Type() == fs.ModeSymlink {
+			if err := root.Remove(to); err != nil {
+				return err
+			}
+		}
+		return root.Symlink(link, to)
+	case 0:
+		return downloadFile(s, root, from, to, entry)
+	}
+	return fmt.Errorf("download %s: is no file, directory or symbolic link (%s)", from, entry.Mode().Type())
+}
+
+// downloadFile reads to the end of the file rather than to the size that the guest told, because
+// files of /proc tell 0.
+func downloadFile(s *sftp.Client, root *os.Root, remote, local string, info fs.FileInfo) error {
+	in, err := s.Open(remote)
+	if err != nil {
+		return fmt.Errorf("download %s: %w", remote, err)
+	}
+	defer in.Close()
+	out, err := root.OpenFile(local, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(info.Mode().Perm()), out.Close()); err != nil {
+		return fmt.Errorf("download %s: %w", remote, err)
+	}
+	return nil
+}
