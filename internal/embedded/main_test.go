@@ -83,10 +83,12 @@ func must(t testing.TB, s *Store, args ...any) any {
 	return v
 }
 
-// state is everything that the store holds, as seen by miniredis and by a snapshot.
+// state is everything that the store holds by now, as seen by miniredis and by a snapshot.
 func state(s *Store) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.mem.advance(s.opts.Now())
+	s.mem.sweep(s.mem.millis)
 	var b strings.Builder
 	b.WriteString(s.mem.mini.Dump())
 	for _, args := range slices.Collect(s.mem.dump()) {

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/alicebob/miniredis/v2/server"
 )
 
 // compactIfLarge writes a snapshot when the journal has outgrown its limit and, so that the cost
@@ -106,8 +109,7 @@ func (m *memory) saveSnapshot(g generation) error {
 	w := bufio.NewWriterSize(f, 1<<16)
 	at, count := int64(0), 0
 	put := func(args []string) error {
-		// One millisecond on, lest a new stream ID equals that of an entry deleted in this one.
-		b, err := record{Millis: m.millis + 1, Swept: m.swept, Commands: [][]string{args}}.encode(at)
+		b, err := record{Millis: m.millis, Swept: m.swept, Commands: [][]string{args}}.encode(at)
 		at += int64(len(b))
 		if err == nil {
 			_, err = w.Write(b)
@@ -169,18 +171,41 @@ func (m *memory) dumpKey(key string) [][]string {
 			return []string{strconv.FormatFloat(scores[v], 'g', -1, 64), v}
 		})
 	case "stream":
-		entries, _ := m.mini.Stream(key)
-		for _, e := range entries {
-			commands = append(commands, append([]string{"XADD", key, e.ID}, e.Values...))
-		}
-		if len(entries) == 0 {
-			commands = [][]string{{"XADD", key, "0-1", "", ""}, {"XDEL", key, "0-1"}}
-		}
+		commands = m.dumpStream(key)
 	}
 	if ttl := m.mini.TTL(key); ttl > 0 {
 		commands = append(commands, []string{"PEXPIRE", key, strconv.FormatInt(int64(ttl/time.Millisecond), 10)})
 	}
 	return commands
+}
+
+// dumpStream makes the last entry too where it was deleted, since no later one may have its ID.
+func (m *memory) dumpStream(key string) [][]string {
+	var commands [][]string
+	entries, _ := m.mini.Stream(key)
+	newest := ""
+	for _, e := range entries {
+		commands = append(commands, append([]string{"XADD", key, e.ID}, e.Values...))
+		newest = e.ID
+	}
+	last := m.lastID(key)
+	if last == newest {
+		return commands
+	}
+	return append(commands, []string{"XADD", key, last, "", ""}, []string{"XDEL", key, last})
+}
+
+// lastID is the last ID that the stream gave, or the lowest one where it gave none.
+func (m *memory) lastID(key string) string {
+	var reply bytes.Buffer
+	p := server.NewPeer(bufio.NewWriter(&reply))
+	m.dispatch(p, []string{"XINFO", "STREAM", key})
+	p.Flush()
+	v, _ := server.ParseReply(bufio.NewReader(&reply))
+	if info, ok := v.([]any); ok && len(info) == 4 && info[3] != "" {
+		return fmt.Sprint(info[3])
+	}
+	return "0-1"
 }
 
 // inChunks spreads the arguments that item makes of the items over commands of a bearable size.

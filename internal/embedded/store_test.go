@@ -19,7 +19,7 @@ import (
 )
 
 func TestEveryTypeSurvivesAReopenAndACompaction(t *testing.T) {
-	s := open(t, Options{})
+	s := open(t, Options{Now: newManual().Now})
 	for _, args := range [][]any{
 		{"SET", "string", "a\x00\r\nb"},
 		{"SET", "mortal", "x", "PX", 3_600_000},
@@ -49,6 +49,18 @@ func TestEveryTypeSurvivesAReopenAndACompaction(t *testing.T) {
 	s = reopen(t, s)
 	if diff := cmp.Diff(want, state(s)); diff != "" {
 		t.Error("after a reopen of a snapshot:", diff)
+	}
+}
+
+func TestADeletedEntrysIDIsNotGivenAgain(t *testing.T) {
+	s := open(t, Options{Now: newManual().Now})
+	first := must(t, s, "XADD", "s", "*", "k", "v")
+	must(t, s, "XDEL", "s", first)
+	if err := compactNow(s); err != nil {
+		t.Fatal(err)
+	}
+	if second := must(t, reopen(t, s), "XADD", "s", "*", "k", "v"); second == first {
+		t.Errorf("ID %v was given twice", first)
 	}
 }
 
