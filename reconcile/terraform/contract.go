@@ -1,0 +1,222 @@
+package terraform
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclparse"
+)
+
+// contractInputs are the variables that every module has to declare (design §5).
+var contractInputs = []string{"guests", "pool", "ssh_authorized_keys"}
+
+// declared is what a module's *.tf files declare.
+type declared struct {
+	variables map[string]declaredVariable
+	outputs   map[string]bool
+}
+
+type declaredVariable struct{ required, sensitive bool }
+
+// readModule reads the declarations in dir. Anything else in the module is Terraform's to judge.
+func readModule(dir string) (declared, error) {
+	mod := declared{variables: map[string]declaredVariable{}, outputs: map[string]bool{}}
+	hclFiles, _ := filepath.Glob(filepath.Join(dir, "*.tf")) // the pattern is well formed
+	jsonFiles, _ := filepath.Glob(filepath.Join(dir, "*.tf.json"))
+	if len(hclFiles)+len(jsonFiles) == 0 {
+		return mod, fmt.Errorf("there is no *.tf file in %s: it is no Terraform module", dir)
+	}
+	parser := hclparse.NewParser()
+	for _, file := range hclFiles {
+		if err := mod.read(parser.ParseHCLFile(file)); err != nil {
+			return mod, err
+		}
+	}
+	for _, file := range jsonFiles {
+		if err := mod.read(parser.ParseJSONFile(file)); err != nil {
+			return mod, err
+		}
+	}
+	return mod, nil
+}
+
+func (m declared) read(file *hcl.File, diags hcl.Diagnostics) error {
+	if diags.HasErrors() {
+		return diags
+	}
+	content, _, diags := file.Body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
+		{Type: "variable", LabelNames: []string{"name"}}, {Type: "output", LabelNames: []string{"name"}},
+	}})
+	if diags.HasErrors() {
+		return diags
+	}
+	for _, block := range content.Blocks {
+		if block.Type == "output" {
+			m.outputs[block.Labels[0]] = true
+			continue
+		}
+		attrs, _, _ := block.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{
+			{Name: "default"}, {Name: "sensitive"},
+		}})
+		v := declaredVariable{required: attrs.Attributes["default"] == nil}
+		if a := attrs.Attributes["sensitive"]; a != nil {
+			gohcl.DecodeExpression(a.Expr, nil, &v.sensitive) // Terraform itself reports a wrong one
+		}
+		m.variables[block.Labels[0]] = v
+	}
+	return nil
+}
+
+// checkModule holds a module's declarations against the contract and the pool's variables.
+func checkModule(mod declared, variables map[string]json.RawMessage) error {
+	var errs []error
+	for _, name := range contractInputs {
+		if _, ok := mod.variables[name]; !ok {
+			errs = append(errs, fmt.Errorf("the module does not declare variable %q, which every module must", name))
+		}
+		if _, ok := variables[name]; ok {
+			errs = append(errs, fmt.Errorf("variable %q is Greenroom's own: take it out of the pool's variables", name))
+		}
+	}
+	if !mod.outputs["guests"] {
+		errs = append(errs, errors.New("the module does not declare output \"guests\", which every module must"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		if _, ok := mod.variables[name]; !ok {
+			errs = append(errs, fmt.Errorf("the pool sets variable %q, which the module does not declare; it declares %s", name, mod.own()))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(mod.variables)) {
+		_, set := variables[name]
+		if mod.variables[name].required && !set && !slices.Contains(contractInputs, name) {
+			errs = append(errs, fmt.Errorf("the module needs variable %q, which the pool does not set", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// own lists the variables that a pool may set.
+func (m declared) own() string {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(m.variables)), func(name string) bool {
+		return slices.Contains(contractInputs, name)
+	})
+	if len(names) == 0 {
+		return "none of its own"
+	}
+	return strings.Join(names, ", ")
+}
+
+// secretsOf collects what must never be kept: the strings in variables that the module declares
+// sensitive. Very short ones are left alone, for they would shred every text.
+func secretsOf(mod declared, variables map[string]json.RawMessage) []string {
+	var found []string
+	for name, raw := range variables {
+		var v any
+		if mod.variables[name].sensitive && json.Unmarshal(raw, &v) == nil {
+			found = append(found, leaves(v)...)
+		}
+	}
+	return found
+}
+
+func leaves(v any) []string {
+	var found []string
+	switch v := v.(type) {
+	case string:
+		return []string{v}
+	case []any:
+		for _, e := range v {
+			found = append(found, leaves(e)...)
+		}
+	case map[string]any:
+		for _, e := range v {
+			found = append(found, leaves(e)...)
+		}
+	}
+	return found
+}
+
+// redactor replaces secrets by "(sensitive)", also in the escaped form that JSON and HCL give them.
+func redactor(secrets []string) *strings.Replacer {
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, s := range slices.Compact(secrets) {
+		if len(s) < 4 {
+			continue
+		}
+		pairs = append(pairs, s, "(sensitive)")
+		if raw, err := json.Marshal(s); err == nil && string(raw[1:len(raw)-1]) != s {
+			pairs = append(pairs, string(raw[1:len(raw)-1]), "(sensitive)")
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// checkOutput reads one guest of the module's output and holds it against the contract.
+func checkOutput(raw json.RawMessage) (Output, error) {
+	var o Output
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil || fields == nil {
+		return o, errors.New("an object is needed")
+	}
+	for _, name := range []string{"id", "host", "port", "user", "host_key", "attributes"} {
+		if _, ok := fields[name]; !ok {
+			return o, fmt.Errorf("attribute %q is missing", name)
+		}
+	}
+	if err := json.Unmarshal(raw, &o); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return o, fmt.Errorf("attribute %q: a %s is needed, not a %s", wrong.Field, wrong.Type, wrong.Value)
+		}
+		return o, err
+	}
+	switch {
+	case o.ID == "" || o.Host == "" || o.User == "":
+		return o, errors.New("attributes \"id\", \"host\" and \"user\" must not be empty")
+	case o.Port < 1 || o.Port > 65535:
+		return o, fmt.Errorf("attribute \"port\" is %d; allowed are 1 to 65535", o.Port)
+	}
+	return o, nil
+}
+
+// checkOutputs reads the guests that keep the contract, and says of each other one why it does not.
+func checkOutputs(raw map[string]json.RawMessage) (good map[string]Output, bad map[string]string) {
+	good, bad = map[string]Output{}, map[string]string{}
+	for name, r := range raw {
+		o, err := checkOutput(r)
+		if err != nil {
+			bad[name] = err.Error()
+			continue
+		}
+		good[name] = o
+	}
+	return good, bad
+}
+
+// breaches lists what is wrong with the outputs after a run that applied all it was asked to.
+func breaches(wanted map[string]Guest, raw map[string]json.RawMessage, bad map[string]string) []string {
+	var found []string
+	for name := range wanted {
+		if _, ok := raw[name]; !ok {
+			found = append(found, fmt.Sprintf("output \"guests\" lacks guest %s", name))
+		}
+	}
+	for name := range raw {
+		if _, ok := wanted[name]; !ok {
+			found = append(found, fmt.Sprintf("output \"guests\" has guest %s, which nobody wants", name))
+		}
+	}
+	for name, why := range bad {
+		found = append(found, fmt.Sprintf("output \"guests\", guest %s: %s", name, why))
+	}
+	slices.Sort(found)
+	return found
+}

@@ -1,0 +1,198 @@
+package terraform
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// backend is where states live, if not in local files.
+type backend struct {
+	Type   string          `json:"type"`
+	Config json.RawMessage `json:"config"`
+}
+
+const shardMark = "{shard}"
+
+func parseBackend(raw json.RawMessage) (*backend, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	var b backend
+	if err := json.Unmarshal(raw, &b); err != nil {
+		return nil, fmt.Errorf("state backend: %w", err)
+	}
+	if b.Type == "" || !strings.Contains(string(b.Config), shardMark) {
+		return nil, fmt.Errorf("state backend %q: a type is needed, and %q in some string of its config, so that each shard has a key of its own", b.Type, shardMark)
+	}
+	return &b, nil
+}
+
+// root is a generated Terraform root: one module call, its inputs, its output. It is the same for
+// local trees, remote sources and every backend.
+func (in intent) root() map[string]any {
+	call := map[string]any{"source": "./module"}
+	if in.Job.Module.Source != "" {
+		call["source"] = in.Job.Module.Source
+		if in.Job.Module.Version != "" {
+			call["version"] = in.Job.Module.Version
+		}
+	}
+	for _, name := range contractInputs {
+		call[name] = "${var." + name + "}"
+	}
+	for name := range in.variables() {
+		call[name] = "${var.variables[" + strconv.Quote(name) + "]}"
+	}
+	root := map[string]any{
+		"variable": map[string]any{
+			"guests":              map[string]any{"type": "map(object({incarnation=number,user_data=string}))"},
+			"pool":                map[string]any{"type": "string"},
+			"ssh_authorized_keys": map[string]any{"type": "list(string)"},
+			"variables":           map[string]any{"type": "any"},
+		},
+		"module": map[string]any{"guests": call},
+		"output": map[string]any{"guests": map[string]any{"value": "${module.guests.guests}", "sensitive": true}},
+	}
+	return root
+}
+
+func (in intent) variables() map[string]json.RawMessage {
+	var v map[string]json.RawMessage
+	if len(in.Job.Variables) > 0 {
+		_ = json.Unmarshal(in.Job.Variables, &v) // checked when the job was accepted
+	}
+	return v
+}
+
+// inputs are the values for the root's variables; they go by file, never by argument.
+func (in intent) inputs() map[string]any {
+	guests, keys, variables := in.Job.Guests, in.Job.AuthorizedKeys, in.Job.Variables
+	if guests == nil {
+		guests = map[string]Guest{}
+	}
+	if keys == nil {
+		keys = []string{}
+	}
+	if len(variables) == 0 {
+		variables = json.RawMessage("{}")
+	}
+	return map[string]any{"guests": guests, "pool": in.Job.Pool, "ssh_authorized_keys": keys, "variables": variables}
+}
+
+// backendBlock is the backend's configuration for the shard, inside the root (0600).
+func (in intent) backendBlock() (map[string]any, error) {
+	b, err := parseBackend(in.Backend)
+	if b == nil || err != nil {
+		return nil, err
+	}
+	config := strings.ReplaceAll(string(b.Config), shardMark, in.Job.Shard)
+	return map[string]any{"backend": map[string]any{b.Type: json.RawMessage(config)}}, nil
+}
+
+// writeRoot writes the generated root, its inputs and the CLI configuration.
+func (r *run) writeRoot() error {
+	root := r.in.root()
+	block, err := r.in.backendBlock()
+	if err != nil {
+		return err
+	}
+	if block != nil {
+		root["terraform"] = block
+	}
+	work := r.dir.work()
+	if err := writeJSON(filepath.Join(work, "main.tf.json"), root); err != nil {
+		return err
+	}
+	if err := writeFile(r.cliConfig(), []byte(cliConfig(r.in.Mirror))); err != nil {
+		return err
+	}
+	return writeJSON(filepath.Join(work, "greenroom.auto.tfvars.json"), r.in.inputs())
+}
+
+func (r *run) cliConfig() string { return filepath.Join(r.dir.work(), "cli.tfrc") }
+
+// cliConfig makes Terraform use the mirror, and then nothing else, for providers. Without a mirror
+// it is empty: what a user has in their own configuration must not decide how machines are made.
+func cliConfig(mirror string) string {
+	if mirror == "" {
+		return ""
+	}
+	return "provider_installation {\n  filesystem_mirror {\n    path    = " + strconv.Quote(mirror) +
+		"\n    include = [\"*/*/*\"]\n  }\n}\n"
+}
+
+// copyModule puts the module's tree into the work directory when it is not the one there.
+func (r *run) copyModule() error {
+	to := filepath.Join(r.dir.work(), "module")
+	mark := filepath.Join(r.dir.work(), "module.digest")
+	digest := r.in.Job.Module.Digest
+	if digest == "" {
+		return os.RemoveAll(to)
+	}
+	if had, err := os.ReadFile(mark); err == nil && string(had) == digest {
+		return nil
+	}
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	if err := copyTree(os.DirFS(filepath.Join(r.in.Modules, digest)), to); err != nil {
+		return err
+	}
+	if err := r.copyLockFile(to); err != nil {
+		return err
+	}
+	return writeFile(mark, []byte(digest))
+}
+
+const lockFile = ".terraform.lock.hcl"
+
+// copyLockFile lets a module that ships a dependency lock pin its providers.
+func (r *run) copyLockFile(module string) error {
+	to := filepath.Join(r.dir.work(), lockFile)
+	raw, err := os.ReadFile(filepath.Join(module, lockFile))
+	if os.IsNotExist(err) {
+		err = os.Remove(to)
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	return writeFile(to, raw)
+}
+
+// initKey is the digest of everything that init depends on.
+func (r *run) initKey() (string, error) {
+	sum := sha256.New()
+	for _, name := range []string{"main.tf.json", "module.digest", lockFile, "cli.tfrc"} {
+		raw, err := os.ReadFile(filepath.Join(r.dir.work(), name))
+		if err != nil && !os.IsNotExist(err) {
+			return "", err
+		}
+		fmt.Fprintf(sum, "%s %d\n%s\n", name, len(raw), raw)
+	}
+	fmt.Fprintf(sum, "%s %s\n", r.in.Binary, r.version)
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// names are all guests that an address of this shard can belong to.
+func (r *run) names(st *state) []string {
+	names := slices.Collect(maps.Keys(r.in.Job.Guests))
+	names = append(names, r.in.Job.Destroy...)
+	names = slices.AppendSeq(names, maps.Keys(r.applied))
+	if out, err := st.outputs(); err == nil {
+		names = slices.AppendSeq(names, maps.Keys(out))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,251 @@
+package terraform
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// inheritedLock is the file descriptor by which the daemon hands the shard's lock to the runner.
+const inheritedLock = 3
+
+const (
+	maxLog  = 1 << 20
+	reserve = 256 << 10
+)
+
+// RunnerMain is the body of `greenroom runner DIR`: it carries out the run whose intent is in dir,
+// writes its result, and returns the exit code. The end of ctx is the one interrupt of the run.
+func RunnerMain(ctx context.Context, dir string) int {
+	// terraform-exec asks the kernel to kill Terraform when the thread that started it dies.
+	// The main goroutine, locked to its thread, keeps that thread for the whole run.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	syscall.Umask(0o077)
+	log := slog.New(slog.NewJSONHandler(&boundedWriter{w: os.Stderr, left: maxLog}, nil))
+	if err := runIntent(ctx, shardDir(dir), log); err != nil {
+		log.Error("the run has no result", "err", err)
+		return 1
+	}
+	return 0
+}
+
+func runIntent(ctx context.Context, dir shardDir, log *slog.Logger) error {
+	lock, err := dir.ownLock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	raw, err := readBounded(dir.intent())
+	if err != nil {
+		return fmt.Errorf("reading the intent: %w", err)
+	}
+	var in intent
+	if err := json.Unmarshal(raw, &in); err != nil {
+		return fmt.Errorf("reading the intent: %w", err)
+	}
+	log = log.With("pool", in.Job.Pool, "shard", in.Job.Shard, "run", in.Job.Run)
+	if err := dir.reserve(); err != nil {
+		log.Warn("no room for the result could be reserved", "err", err)
+	}
+	out := perform(ctx, dir, in, log)
+	if err := os.Remove(dir.file("reserve")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		log.Warn("the reserve could not be freed", "err", err)
+	}
+	return writeJSON(dir.result(), out)
+}
+
+// ownLock takes over the lock that the daemon passed on, or takes it when run by hand. The lock must
+// not reach Terraform's children: a guest that outlives the run would hold it for ever.
+func (s shardDir) ownLock() (*os.File, error) {
+	var file, inherited syscall.Stat_t
+	err := cmp.Or(syscall.Stat(s.lock(), &file), syscall.Fstat(inheritedLock, &inherited))
+	if err == nil && file.Dev == inherited.Dev && file.Ino == inherited.Ino {
+		syscall.CloseOnExec(inheritedLock)
+		lock := os.NewFile(inheritedLock, s.lock())
+		return lock, sign(lock, os.Getpid())
+	}
+	lock, err := s.tryLock()
+	if err != nil {
+		return nil, err
+	}
+	return lock, sign(lock, os.Getpid())
+}
+
+// sign writes the process id of the lock's holder into it, so that it can be signalled.
+func sign(lock *os.File, pid int) error {
+	text := strconv.Itoa(pid)
+	_, err := lock.WriteAt([]byte(text), 0)
+	return cmp.Or(err, lock.Truncate(int64(len(text))))
+}
+
+// reserve keeps room for the result on a disk that fills up during the run.
+func (s shardDir) reserve() error {
+	return os.WriteFile(s.file("reserve"), make([]byte, reserve), 0o600)
+}
+
+// boundedWriter drops what goes past its limit, so that a log can't fill the disk.
+type boundedWriter struct {
+	w    io.Writer
+	left int
+}
+
+func (b *boundedWriter) Write(p []byte) (int, error) {
+	if b.left < len(p) {
+		return len(p), nil
+	}
+	b.left -= len(p)
+	return b.w.Write(p)
+}
+
+// run is one run of one shard, within the runner.
+type run struct {
+	dir     shardDir
+	in      intent
+	log     *slog.Logger
+	session *session
+	version string
+	module  declared
+	redact  *strings.Replacer
+	applied map[string]int // incarnations
+	out     Outcome
+}
+
+// perform carries an intent out and says what came of it. It never fails: every error is a Fault.
+func perform(ctx context.Context, dir shardDir, in intent, log *slog.Logger) Outcome {
+	r := &run{dir: dir, in: in, log: log, applied: map[string]int{}}
+	r.out = Outcome{Run: in.Job.Run, Started: time.Now().UTC(), Failed: map[string]string{}}
+	r.redact = redactor(r.secrets(declared{}))
+	total := in.Budgets.withDefaults().Total
+	budget, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), total, &budgetError{"the run has been going on", total})
+	defer cancel()
+	live, interrupt := context.WithCancelCause(budget)
+	defer interrupt(nil)
+	defer context.AfterFunc(ctx, func() { interrupt(errInterrupted) })()
+	err := r.steps(live)
+	if err != nil {
+		r.out.Err = r.fault(err)
+		log.Warn("run ended with a fault", "err", r.out.Err)
+	}
+	if r.session != nil {
+		r.out.Steps = r.session.steps
+	}
+	r.out.Ended = time.Now().UTC()
+	return r.out
+}
+
+// steps is the whole run, in order.
+func (r *run) steps(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if err := r.init(ctx); err != nil {
+		return err
+	}
+	if err := r.pushErrored(ctx); err != nil {
+		return err
+	}
+	err := r.reconcile(ctx)
+	// What exists is told whatever happened: with a context of its own, for the run's may be over.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return errors.Join(err, r.collect(ctx, err == nil))
+}
+
+// prepare makes the work directory what the run needs. It starts no process but "version".
+func (r *run) prepare(ctx context.Context) error {
+	for _, dir := range []string{r.dir.work(), r.dir.backups()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := readJSON(r.dir.applied(), &r.applied); err != nil {
+		return err
+	}
+	if err := r.copyModule(); err != nil {
+		return err
+	}
+	if r.in.Job.Module.Source == "" { // the files of a remote source are known only after init
+		if err := r.checkContract(filepath.Join(r.dir.work(), "module")); err != nil {
+			return err
+		}
+	}
+	if err := r.writeRoot(); err != nil {
+		return err
+	}
+	session, err := newSession(r.in, r.dir.work(), r.cliConfig())
+	if err != nil {
+		return err
+	}
+	r.session = session
+	return session.do(ctx, "version", nil, func(ctx context.Context) error {
+		v, _, err := session.tf.Version(ctx, true)
+		if err == nil {
+			r.version = v.String()
+		}
+		return err
+	})
+}
+
+// checkContract holds the module's files against the contract.
+func (r *run) checkContract(dir string) error {
+	mod, err := readModule(dir)
+	if err == nil {
+		err = checkModule(mod, r.in.variables())
+	}
+	if err != nil {
+		return &Fault{Kind: FaultContract, Message: err.Error(), Hint: "modules/README.md has the contract; greenroom module test checks a module"}
+	}
+	r.module = mod
+	r.redact = redactor(r.secrets(mod))
+	return nil
+}
+
+// secrets are what must not be kept in logs or results.
+func (r *run) secrets(mod declared) []string {
+	found := secretsOf(mod, r.in.variables())
+	for _, g := range r.in.Job.Guests {
+		found = append(found, g.UserData)
+	}
+	for _, name := range r.in.Env {
+		found = append(found, os.Getenv(name))
+	}
+	return found
+}
+
+// fault turns whatever ended a run into its Fault.
+func (r *run) fault(err error) *Fault {
+	var fault *Fault
+	var budget *budgetError
+	var guard *GuardError
+	switch {
+	case errors.As(err, &fault):
+	case errors.As(err, &budget):
+		fault = &Fault{Kind: FaultBudget, Message: budget.Error(), Hint: "its outcome is unknown: plan again"}
+	case errors.Is(err, errInterrupted):
+		fault = &Fault{Kind: FaultInterrupted, Message: "the run was interrupted", Hint: "its outcome is unknown: plan again"}
+	case errors.As(err, &guard):
+		fault = &Fault{Kind: FaultGuard, Message: guard.Error(), Hint: "the module must key every resource of a guest by the guest's name, and change nothing else"}
+	case isDiskFull(err):
+		fault = &Fault{Kind: FaultDisk, Message: err.Error(), Hint: "free some space in the state directory"}
+	default:
+		fault = &Fault{Kind: FaultInit, Message: err.Error()}
+	}
+	fault.Message = r.redact.Replace(fault.Message)
+	return fault
+}
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}

@@ -1,0 +1,142 @@
+package terraform
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	maxModuleFiles = 10_000
+	maxModuleBytes = 64 << 20
+)
+
+// Digest is the digest of a module tree, "sha256-" and 64 hex digits, over the path, the executable
+// bit and the content of each file. Version control, Terraform's working files and states don't count.
+func Digest(tree fs.FS) (string, error) {
+	sum := sha256.New()
+	err := walkModule(tree, func(name string, info fs.FileInfo, r io.Reader) error {
+		fmt.Fprintf(sum, "%q %t %d\n", name, info.Mode()&0o111 != 0, info.Size())
+		_, err := io.Copy(sum, r)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return "sha256-" + hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// walkModule visits the files of a module tree in order, within the limits.
+func walkModule(tree fs.FS, visit func(name string, info fs.FileInfo, r io.Reader) error) error {
+	files, bytes := 0, int64(0)
+	return fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("reading the module: %w", err)
+		}
+		if skip, dir := ignored(entry); skip || dir {
+			if skip && dir {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return fmt.Errorf("reading the module: %w", err)
+		}
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("module file %s: only regular files and directories are allowed (links would escape the module's digest)", name)
+		}
+		files, bytes = files+1, bytes+info.Size()
+		if files > maxModuleFiles || bytes > maxModuleBytes {
+			return fmt.Errorf("the module is too big: allowed are %d files and %d MiB", maxModuleFiles, maxModuleBytes>>20)
+		}
+		f, err := tree.Open(name)
+		if err != nil {
+			return fmt.Errorf("reading the module: %w", err)
+		}
+		defer f.Close()
+		return visit(name, info, f)
+	})
+}
+
+func ignored(entry fs.DirEntry) (skip, dir bool) {
+	name := entry.Name()
+	if entry.IsDir() {
+		return name == ".git" || name == ".terraform", true
+	}
+	return strings.Contains(name, ".tfstate"), false
+}
+
+func copyTree(tree fs.FS, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return walkModule(tree, func(name string, info fs.FileInfo, r io.Reader) error {
+		to := filepath.Join(dir, filepath.FromSlash(path.Clean(name)))
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600|info.Mode().Perm()&0o100)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		return errors.Join(err, f.Close())
+	})
+}
+
+// storeModule puts the job's module into the content-addressed store and returns it by digest. A
+// tree that is there already is not read again.
+func (d *Driver) storeModule(m Module) (Module, error) {
+	if m.Source != "" {
+		return m, nil
+	}
+	d.mods.Lock()
+	defer d.mods.Unlock()
+	modules := filepath.Join(d.opts.StateDir, "modules")
+	if _, err := os.Stat(filepath.Join(modules, m.Digest)); m.Digest != "" && err == nil {
+		return Module{Digest: m.Digest}, nil
+	}
+	tree := m.FS
+	if tree == nil && m.Dir != "" {
+		tree = os.DirFS(m.Dir)
+	}
+	if tree == nil {
+		return m, fmt.Errorf("module %q is not in the module store, and the job says not where it comes from", m.Digest)
+	}
+	digest, err := Digest(tree)
+	if err != nil {
+		return m, err
+	}
+	if m.Digest != "" && m.Digest != digest {
+		return m, fmt.Errorf("the module has digest %s, not %s: it has changed since it was planned", digest, m.Digest)
+	}
+	return Module{Digest: digest}, addModule(tree, modules, digest)
+}
+
+func addModule(tree fs.FS, modules, digest string) error {
+	to := filepath.Join(modules, digest)
+	if _, err := os.Stat(to); err == nil {
+		return nil
+	}
+	tmp, err := os.MkdirTemp(modules, ".new-")
+	if err != nil {
+		return fmt.Errorf("storing the module: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	err = copyTree(tree, tmp)
+	if err == nil {
+		err = os.Rename(tmp, to)
+	}
+	if err != nil {
+		return fmt.Errorf("storing the module: %w", err)
+	}
+	return nil
+}
