@@ -55,14 +55,14 @@ func (d *decoder) checkWarm(f *Fleet) {
 		warm, others := demand(f, i)
 		if ok && warm > 0 && warm+spare > room {
 			d.report(d.rangeOf(d.blocks["cache"][c.Name], "warm"), sumWarmOverPools,
-				"The pools %s may have %d guests together, but %d are to be kept warm by %s, and %d spare. Lower warm or spare, or raise the max of a pool.",
+				"The guests of %s are at most %d together, but %d are to be kept warm by %s, and %d spare. Lower warm or spare, or raise the max of a pool.",
 				strings.Join(c.Pools, ", "), room, warm, strings.Join(others, ", "), spare)
 		}
 	}
 }
 
-// supply is what the pools of c may have together, and how much of that they keep spare; false where a
-// pool's max is faulty.
+// supply is what the pools of c may have together, and how much of that they keep spare; false where
+// its pools or their max are faulty.
 func supply(f *Fleet, c *Cache) (room, spare int, ok bool) {
 	for _, name := range c.Pools {
 		p := f.Pool(name)
@@ -72,7 +72,7 @@ func supply(f *Fleet, c *Cache) (room, spare int, ok bool) {
 		room += p.Max
 		spare += p.Spare
 	}
-	return room, spare, true
+	return room, spare, len(c.Pools) > 0
 }
 
 // demand is what the caches that draw only from the pools of the i-th cache keep warm together, and their
@@ -80,11 +80,11 @@ func supply(f *Fleet, c *Cache) (room, spare int, ok bool) {
 func demand(f *Fleet, i int) (warm int, names []string) {
 	for j, other := range f.Caches {
 		switch {
-		case !within(other.Pools, f.Caches[i].Pools):
+		case len(other.Pools) == 0 || !within(other.Pools, f.Caches[i].Pools):
 		case j < i && within(f.Caches[i].Pools, other.Pools):
 			return 0, nil
 		default:
-			warm += other.Warm
+			warm += min(other.Warm, other.Size)
 			names = append(names, other.Name)
 		}
 	}

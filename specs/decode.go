@@ -102,7 +102,7 @@ func (d *decoder) labels(src *hclsyntax.Block, want int) bool {
 		return true
 	}
 	form := map[int]string{0: src.Type + " { … }", 1: src.Type + ` "NAME" { … }`}[want]
-	d.report(src.DefRange(), sumBlockLabels, "A %s block is written %s, with %d labels, and this has %d.", src.Type, form, want, len(src.Labels))
+	d.report(src.DefRange(), sumBlockLabels, "The number of labels of this block is %d. Write it as %s.", len(src.Labels), form)
 	return false
 }
 
@@ -173,6 +173,12 @@ func (d *decoder) compute(b *block, name string) cty.Value {
 func (d *decoder) fleet() *Fleet {
 	for _, name := range slices.Sorted(maps.Keys(d.locals)) {
 		d.local(name, d.locals[name].NameRange)
+	}
+	for name, b := range d.blocks["cache"] {
+		if p := d.blocks["pool"][name]; p != nil {
+			d.report(b.src.LabelRanges[0], sumCacheNamedAsPool, "Every pool has an invisible cache of its own name, and %q is a pool at %s. Rename the cache or the pool.",
+				name, p.src.DefRange())
+		}
 	}
 	f := &Fleet{Pools: []*Pool{}, Caches: []*Cache{}}
 	for _, name := range d.names("pool") {

@@ -86,7 +86,7 @@ func fileStart(name string) hcl.Range {
 }
 
 func unreadable(name string, err error) hcl.Diagnostics {
-	return hcl.Diagnostics{fault(fileStart(name), sumUnreadable, "The spec directory can't be read: %v. Name a directory with .hcl files.", err)}
+	return hcl.Diagnostics{fault(fileStart(name), sumUnreadable, "The spec directory can't be read: %v. Name a directory with .hcl files.", pathCause(err))}
 }
 
 // pathFault says why a file of the spec directory could not be read; what is its part in the spec.
@@ -102,7 +102,7 @@ func pathFault(at hcl.Range, what, name string, err error) *hcl.Diagnostic {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault(at, sumNotFound, "The %s %q does not exist in the spec directory. Create it, or correct the path, which is relative to that directory.", what, name)
 	}
-	return fault(at, sumUnreadable, "The %s %q can't be read: %v. Check its permissions.", what, name, err)
+	return fault(at, sumUnreadable, "The %s %q can't be read: %v. Check its permissions.", what, name, pathCause(err))
 }
 
 // sortDiagnostics puts diags in the order of the source, so that the order of evaluation never shows.
@@ -124,7 +124,7 @@ func hint(given string, known []string) string {
 	}
 	slices.Sort(known)
 	for _, k := range known {
-		if levenshtein.Distance(given, k, nil) < 3 {
+		if levenshtein.Distance(given, k, nil) < min(3, len(given)) {
 			return fmt.Sprintf("Did you mean %q?", k)
 		}
 	}

@@ -67,6 +67,11 @@ func (d *decoder) eval(expr hclsyntax.Expression) (cty.Value, *hcl.EvalContext) 
 		return cty.DynamicVal, scope
 	}
 	v, diags := expr.Value(scope)
+	for _, diag := range diags {
+		if diag.Subject == nil {
+			diag.Subject = expr.Range().Ptr()
+		}
+	}
 	d.diags = append(d.diags, diags...)
 	if diags.HasErrors() {
 		return cty.DynamicVal, scope

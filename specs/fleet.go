@@ -170,26 +170,26 @@ func (p Probe) MarshalJSON() ([]byte, error) {
 		Port     int      `json:"port,omitempty"`
 		Path     string   `json:"path,omitempty"`
 		Command  []string `json:"command,omitempty"`
-	}{p.Kind, p.Every.String(), p.Timeout.String(), p.Failures, p.Port, p.Path, p.Command})
+	}{p.Kind, brief(p.Every), brief(p.Timeout), p.Failures, p.Port, p.Path, p.Command})
 }
 
 // MarshalJSON writes durations as the language writes them.
 func (l Lease) MarshalJSON() ([]byte, error) {
-	return json.Marshal(map[string]string{"ttl": l.TTL.String(), "max": l.Max.String()})
+	return json.Marshal(map[string]string{"ttl": brief(l.TTL), "max": brief(l.Max)})
 }
 
 // MarshalJSON writes durations as the language writes them; no limit is 0 and "".
 func (r Reuse) MarshalJSON() ([]byte, error) {
 	age := ""
 	if r.Age > 0 {
-		age = r.Age.String()
+		age = brief(r.Age)
 	}
 	return json.Marshal(map[string]any{"uses": r.Uses, "age": age})
 }
 
 // MarshalJSON writes durations as the language writes them.
 func (h Hold) MarshalJSON() ([]byte, error) {
-	return json.Marshal(map[string]any{"for": h.For.String(), "max": h.Max})
+	return json.Marshal(map[string]any{"for": brief(h.For), "max": h.Max})
 }
 
 // Pool returns the pool of that name, nil when there is none.

@@ -1,6 +1,7 @@
 package specs
 
 import (
+	"strings"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
@@ -83,7 +84,7 @@ func (d *decoder) fileFunc() function.Function {
 			name := args[0].AsString()
 			src, err := d.readInside(name)
 			if err != nil {
-				return cty.NilVal, function.NewArgErrorf(0, "%s", pathFault(fileStart(""), "file", name, err).Detail)
+				return cty.NilVal, function.NewArgErrorf(0, "%s", strings.TrimSuffix(pathFault(fileStart(""), "file", name, err).Detail, "."))
 			}
 			if !utf8.Valid(src) {
 				return cty.NilVal, function.NewArgErrorf(0, "the file %q is not UTF-8 text", name)

@@ -1,6 +1,7 @@
 package specs
 
 import (
+	"errors"
 	"fmt"
 	"math/big"
 	"path"
@@ -30,19 +31,56 @@ type given struct {
 }
 
 func (g *given) fault(summary, detail string, args ...any) cty.Value {
-	diag := g.report(g.expr.Range(), summary, detail, args...)
+	return g.faultAt(g.expr.Range(), summary, detail, args...)
+}
+
+func (g *given) faultAt(at hcl.Range, summary, detail string, args ...any) cty.Value {
+	diag := g.report(at, summary, detail, args...)
 	diag.Expression, diag.EvalContext = g.expr, g.scope
 	return cty.DynamicVal
+}
+
+// element is where the i-th element of a list stands, if the list is written out.
+func (g *given) element(i int) hcl.Range {
+	if list, ok := g.expr.(*hclsyntax.TupleConsExpr); ok && i < len(list.Exprs) {
+		return list.Exprs[i].Range()
+	}
+	return g.expr.Range()
+}
+
+// item is where a key and its value stand in an object, if the object is written out.
+func (g *given) item(key string) hcl.Range {
+	if object, ok := g.expr.(*hclsyntax.ObjectConsExpr); ok {
+		for _, i := range object.Items {
+			if k, diags := i.KeyExpr.Value(g.scope); !diags.HasErrors() && k.RawEquals(cty.StringVal(key)) {
+				return hcl.RangeBetween(i.KeyExpr.Range(), i.ValueExpr.Range())
+			}
+		}
+	}
+	return g.expr.Range()
 }
 
 // as converts the value, or reports that the attribute wants something else.
 func (g *given) as(t cty.Type, want string) (cty.Value, bool) {
 	v, err := convert.Convert(g.value, t)
 	if err != nil || !v.IsWhollyKnown() || hasNull(v) {
-		g.fault(sumWrongType, "The attribute %q must be %s, but this is %s.", g.name, want, describe(g.value))
+		g.fault(sumWrongType, "The attribute %q must be %s, but this is %s.", g.name, want, describe(g.value)+culprit(g.value, err))
 		return cty.DynamicVal, false
 	}
 	return v, true
+}
+
+// culprit names the part of v that did not convert.
+func culprit(v cty.Value, err error) string {
+	var at cty.PathError
+	if !errors.As(err, &at) || len(at.Path) == 0 {
+		return ""
+	}
+	part, perr := at.Path.Apply(v)
+	if perr != nil {
+		return ""
+	}
+	return " in which " + describe(part) + " stands"
 }
 
 func hasNull(v cty.Value) bool {
@@ -57,6 +95,8 @@ func hasNull(v cty.Value) bool {
 // describe names a value for people, showing it only where it is short.
 func describe(v cty.Value) string {
 	switch t := v.Type(); {
+	case v.IsNull():
+		return "null"
 	case t == cty.String && len(v.AsString()) <= 40:
 		return fmt.Sprintf("the text %q", v.AsString())
 	case t == cty.Number:
@@ -64,9 +104,9 @@ func describe(v cty.Value) string {
 	case t == cty.Bool:
 		return fmt.Sprintf("%t", v.True())
 	case t.IsTupleType() || t.IsListType() || t.IsSetType():
-		return fmt.Sprintf("a list of %d", v.LengthInt())
+		return "a list"
 	case t.IsObjectType() || t.IsMapType():
-		return fmt.Sprintf("an object with %d attributes", v.LengthInt())
+		return "an object"
 	default:
 		return "a " + t.FriendlyName()
 	}
@@ -168,44 +208,56 @@ var (
 
 func labels(g *given) cty.Value {
 	v, ok := g.as(cty.Map(cty.String), `an object of text, such as { os = "debian-12" }`)
-	if !ok || !g.keysFit(v) {
-		return cty.DynamicVal
+	if !ok {
+		return v
 	}
+	ok = g.keysFit(v)
 	for key, value := range v.AsValueMap() {
 		if !labelValue.MatchString(value.AsString()) {
-			return g.fault(sumBadLabel, "The label %q has the value %q. A value has 1 to %d printable ASCII characters and no space at its ends.",
-				key, clip(value.AsString()), MaxLabelLength)
+			ok = false
+			g.faultAt(g.item(key), sumBadLabel, "The label %q has the value %q. A value has 1 to %d printable ASCII characters and no space at its ends.",
+				clip(key), clip(value.AsString()), MaxLabelLength)
 		}
 	}
-	return v
+	return onlyIf(ok, v)
 }
 
 func capacity(g *given) cty.Value {
 	v, ok := g.as(cty.Map(cty.Number), "an object of numbers, such as { cpus = 2, memory = 2048 }")
-	if !ok || !g.keysFit(v) {
-		return cty.DynamicVal
+	if !ok {
+		return v
 	}
+	ok = g.keysFit(v)
 	for key, value := range v.AsValueMap() {
 		if value.LessThan(cty.Zero).True() {
-			return g.fault(sumOutOfRange, "The capacity %q must be 0 or more, but this is %s.", key, value.AsBigFloat().Text('g', 20))
+			ok = false
+			g.faultAt(g.item(key), sumOutOfRange, "The capacity %q must be 0 or more, but this is %s.", clip(key), value.AsBigFloat().Text('g', 20))
 		}
+	}
+	return onlyIf(ok, v)
+}
+
+func onlyIf(ok bool, v cty.Value) cty.Value {
+	if !ok {
+		return cty.DynamicVal
 	}
 	return v
 }
 
 func (g *given) keysFit(v cty.Value) bool {
+	ok := true
 	if n := v.LengthInt(); n > MaxLabels {
+		ok = false
 		g.fault(sumBadLabel, "The attribute %q has %d keys, and at most %d are allowed. Keep those that requests match on.", g.name, n, MaxLabels)
-		return false
 	}
 	for key := range v.AsValueMap() {
 		if !labelKey.MatchString(key) {
-			g.fault(sumBadLabel, "%q is not a key of %q. A key begins with a lower-case letter and has at most %d lower-case letters, digits and the characters _ . / -",
+			ok = false
+			g.faultAt(g.item(key), sumBadLabel, "%q is not a key of %q. A key begins with a lower-case letter and has at most %d lower-case letters, digits and the characters _ . / -",
 				clip(key), g.name, MaxLabelLength)
-			return false
 		}
 	}
-	return true
+	return ok
 }
 
 // reservedVariables are the inputs of every module that Greenroom itself fills in.
@@ -215,43 +267,60 @@ func variables(g *given) cty.Value {
 	if t := g.value.Type(); !t.IsObjectType() && !t.IsMapType() {
 		return g.fault(sumWrongType, "The attribute \"variables\" must be an object, such as { isolation = \"process\" }, but this is %s.", describe(g.value))
 	}
+	ok := true
 	for name := range g.value.AsValueMap() {
-		if slices.Contains(reservedVariables, name) {
-			return g.fault(sumReserved, "The variable %q is filled in by Greenroom for every module; the pool may not set it. Reserved are %s. Take it out.",
+		switch {
+		case slices.Contains(reservedVariables, name):
+			ok = false
+			g.faultAt(g.item(name), sumReserved, "The variable %q is filled in by Greenroom for every module; the pool may not set it. Reserved are %s. Take it out.",
 				name, quoteAll(reservedVariables))
-		}
-		if !hclsyntax.ValidIdentifier(name) {
-			return g.fault(sumBadName, "%q can't be the name of a Terraform variable. Names have letters, digits, _ and -, and don't begin with a digit.", clip(name))
+		case !hclsyntax.ValidIdentifier(name):
+			ok = false
+			g.faultAt(g.item(name), sumBadName, "%q can't be the name of a Terraform variable. Names have letters, digits, _ and -, and don't begin with a digit.", clip(name))
 		}
 	}
-	return g.value
+	return onlyIf(ok, g.value)
 }
 
 // poolList keeps the names of the pools in a list of references.
 func poolList(g *given) cty.Value {
-	want := "a list of pools, such as [pool.local]"
 	if t := g.value.Type(); !t.IsTupleType() && !t.IsListType() && !t.IsSetType() {
-		return g.fault(sumWrongType, "The attribute \"pools\" must be %s, but this is %s.", want, describe(g.value))
+		return g.fault(sumWrongType, "The attribute \"pools\" must be a list of pools, such as [pool.local], but this is %s.", describe(g.value))
 	}
 	var names []cty.Value
-	for _, v := range g.value.AsValueSlice() {
-		t := v.Type()
-		if v.IsNull() || !t.IsObjectType() || !t.HasAttribute("name") || t.AttributeType("name") != cty.String {
-			return g.fault(sumWrongType, "The attribute \"pools\" must be %s, but it has an element that is no pool. Write pool.NAME, without quotes.", want)
+	ok := true
+	for i, v := range g.value.AsValueSlice() {
+		ok = g.poolRef(g.element(i), v, names) && ok
+		if ok {
+			names = append(names, v.GetAttr("name"))
 		}
-		name := v.GetAttr("name")
-		if g.blocks["pool"][name.AsString()] == nil {
-			return g.fault(sumUnknownPool, "No pool is called %q; only pools can be listed here. %s", name.AsString(), hint(name.AsString(), g.names("pool")))
-		}
-		if slices.ContainsFunc(names, func(n cty.Value) bool { return n.RawEquals(name) }) {
-			return g.fault(sumDuplicateRef, "The pool %q is listed more than once. The list is the order of preference; keep it at its first place.", name.AsString())
-		}
-		names = append(names, name)
 	}
-	if len(names) == 0 {
+	switch {
+	case !ok:
+		return cty.DynamicVal
+	case len(names) == 0:
 		return g.fault(sumNoPools, "The list is empty, and a cache draws its guests from at least one pool. Add one, such as [pool.local].")
 	}
 	return cty.ListVal(names)
+}
+
+// poolRef checks one element of a list of pools; before are the elements before it.
+func (g *given) poolRef(at hcl.Range, v cty.Value, before []cty.Value) bool {
+	t := v.Type()
+	if v.IsNull() || !t.IsObjectType() || !t.HasAttribute("name") || t.AttributeType("name") != cty.String || v.GetAttr("name").IsNull() {
+		g.faultAt(at, sumWrongType, "An element of \"pools\" must be a pool, but this is %s. Write pool.NAME, without quotes.", describe(v))
+		return false
+	}
+	name := v.GetAttr("name").AsString()
+	switch {
+	case g.blocks["pool"][name] == nil:
+		g.faultAt(at, sumUnknownPool, "No pool is called %q; only pools can be listed here. %s", name, hint(name, g.names("pool")))
+	case slices.ContainsFunc(before, v.GetAttr("name").RawEquals):
+		g.faultAt(at, sumDuplicateRef, "The pool %q is listed more than once. The list is the order of preference; keep it at its first place.", name)
+	default:
+		return true
+	}
+	return false
 }
 
 func script(g *given) cty.Value {

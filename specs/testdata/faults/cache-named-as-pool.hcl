@@ -1,0 +1,8 @@
+pool "a" {
+  module = "local"
+  max    = 4
+}
+
+cache "a" {
+  pools = [pool.a]
+}

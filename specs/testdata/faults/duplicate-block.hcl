@@ -1,0 +1,6 @@
+pool "a" {
+  module = "local"
+  max    = 4
+  brake {}
+  brake {}
+}

@@ -1,0 +1,3 @@
+locals {
+  warm = 2
+}

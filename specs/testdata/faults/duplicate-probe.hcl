@@ -1,0 +1,6 @@
+pool "a" {
+  module = "local"
+  max    = 4
+  probe "ssh" {}
+  probe "ssh" {}
+}

@@ -1,0 +1,5 @@
+pool "a" {
+  module    = "local"
+  max       = tonumber("four")
+  user_data = file("missing.sh")
+}

@@ -1,0 +1,7 @@
+pool "a" {
+  max = null
+  probe "http" {}
+  probe "exec" {}
+}
+
+cache "c" {}

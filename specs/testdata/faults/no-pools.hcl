@@ -1,0 +1,3 @@
+cache "c" {
+  pools = []
+}

@@ -1,0 +1,2 @@
+pool "a" {
+  module = "local"

@@ -1,0 +1,4 @@
+cache "c" {
+  pools = [pool.a, pool.b]
+  warm  = -1
+}

@@ -1,0 +1,4 @@
+pool "a" {
+  module = "local"
+  max    = 
+}

@@ -1,0 +1,9 @@
+pool "a" {
+  module = "local"
+  max    = 4
+}
+
+cache "c" {
+  pools = [pool.a]
+  warm  = cache.ci.warm
+}

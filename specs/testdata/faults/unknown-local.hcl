@@ -1,0 +1,8 @@
+locals {
+  size = 2
+}
+
+pool "a" {
+  module = "local"
+  max    = local.sise
+}

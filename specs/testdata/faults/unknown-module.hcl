@@ -1,0 +1,4 @@
+pool "a" {
+  module = "loca"
+  max    = 4
+}

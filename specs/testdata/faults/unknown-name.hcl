@@ -1,0 +1,5 @@
+pool "a" {
+  module = local
+  max    = var.max
+  labels = { os = linux }
+}
