@@ -30,8 +30,8 @@ func (d *decoder) node(addr string, at hcl.Range, compute func() cty.Value) cty.
 		return cty.DynamicVal
 	case ok:
 		return n.value
-	case len(d.chain) >= maxNesting:
-		d.report(at, sumTooDeep, "This is the end of a chain of more than %d references, each to the next. Refer to the value itself.", maxNesting)
+	case len(d.chain) >= maxChain:
+		d.report(at, sumTooDeep, "This is the end of a chain of more than %d references, each to the next. Refer to the value itself.", maxChain)
 		return cty.DynamicVal
 	}
 	n = &node{busy: true}

@@ -89,7 +89,7 @@ func generatedFaults() map[string]loader {
 		"too-many-files":   inMemory(many),
 		"file-too-large":   inMemory(fstest.MapFS{"fleet.hcl": {Data: large}, "other.hcl": {Data: []byte("pol \"a\" {\n}\n")}}),
 		"script-too-large": inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte(cache)}, "prepare.sh": {Data: large}}),
-		"too-deep":         inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte("locals {\n  a = " + strings.Repeat("[", 300) + "\n}\n")}}),
+		"too-deep":         inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte("locals {\n  a = (1" + strings.Repeat(" +\n  1", 1100) + ")\n}\n")}}),
 		"too-deep-chain":   inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte(chain + "  l300 = 1\n}\n")}}),
 		"not-text":         inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte("locals {\n  a = file(\"b\")\n}\n")}, "b": {Data: []byte{0xff}}}),
 		"unreadable": func(*testing.T) (*Fleet, map[string]*hcl.File, hcl.Diagnostics) {

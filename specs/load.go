@@ -1,6 +1,7 @@
 package specs
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -24,8 +25,10 @@ const (
 	MaxFileSize = 1 << 20
 	// MaxFiles is the most spec files in a directory.
 	MaxFiles = 1000
-	// maxNesting is how deep brackets and references may nest; deeper ones would exhaust the parser's stack.
-	maxNesting = 200
+	// maxParts is how many tokens may be open at one place; the parser's stack bears some hundred times more.
+	maxParts = 2000
+	// maxChain is how long a chain of references may be.
+	maxChain = 200
 )
 
 // Options tell what a spec may use. The zero value is useful.
@@ -115,7 +118,7 @@ func (d *decoder) readSpec(name string) {
 	}
 	if at, deep := tooDeep(src, name); deep {
 		d.partial = true
-		d.report(at, sumTooDeep, "Brackets and templates nest more than %d deep here. Move the inner parts into locals.", maxNesting)
+		d.report(at, sumTooDeep, "The expression or block that goes on here has more than %d parts. Move some of them into locals.", maxParts)
 		return
 	}
 	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
@@ -128,27 +131,69 @@ func (d *decoder) readSpec(name string) {
 	d.collect(file.Body.(*hclsyntax.Body))
 }
 
-// tooDeep finds where a file nests deeper than the parser, which recurses, should be trusted with.
+// tooDeep finds an expression with more parts than the parser, which recurses over them, should be trusted
+// with. What counts are the tokens that are open at one place: those of the innermost brackets since the last
+// item began, and of all brackets around them.
 func tooDeep(src []byte, name string) (hcl.Range, bool) {
 	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
-	depth, run := 0, 0
+	open := []level{{lines: true}}
+	total := 0
 	for _, t := range tokens {
-		switch t.Type {
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
-			depth++
-		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd:
-			depth--
-		case hclsyntax.TokenBang, hclsyntax.TokenMinus, hclsyntax.TokenQuestion, hclsyntax.TokenPlus, hclsyntax.TokenStar,
-			hclsyntax.TokenSlash, hclsyntax.TokenPercent, hclsyntax.TokenAnd, hclsyntax.TokenOr, hclsyntax.TokenDot:
-			run++
-		case hclsyntax.TokenNewline, hclsyntax.TokenComma:
-			run = 0
+		top := &open[len(open)-1]
+		switch {
+		case top.ends(t):
+			total -= top.parts
+			top.parts = 0
+			continue
+		case isText(t):
+			continue
+		case isClosing(t) && len(open) > 1:
+			total -= top.parts
+			open = open[:len(open)-1]
+			top = &open[len(open)-1]
 		}
-		if depth > maxNesting || run > 10*maxNesting {
+		top.parts++
+		total++
+		if total > maxParts {
 			return t.Range, true
 		}
+		open = append(open, opened(t)...)
 	}
 	return hcl.Range{}, false
+}
+
+// level is one pair of brackets: whether a new line begins a new item in it, and how many tokens the present
+// item has.
+type level struct {
+	lines bool
+	parts int
+}
+
+func (l *level) ends(t hclsyntax.Token) bool {
+	newLine := t.Type == hclsyntax.TokenNewline || t.Type == hclsyntax.TokenComment && bytes.HasSuffix(t.Bytes, []byte("\n"))
+	return t.Type == hclsyntax.TokenComma || newLine && l.lines
+}
+
+func isText(t hclsyntax.Token) bool {
+	return t.Type == hclsyntax.TokenStringLit || t.Type == hclsyntax.TokenQuotedLit || t.Type == hclsyntax.TokenComment
+}
+
+func isClosing(t hclsyntax.Token) bool {
+	switch t.Type {
+	case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd:
+		return true
+	}
+	return false
+}
+
+func opened(t hclsyntax.Token) []level {
+	switch t.Type {
+	case hclsyntax.TokenOBrace:
+		return []level{{lines: true}}
+	case hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
+		return []level{{}}
+	}
+	return nil
 }
 
 var (

@@ -1,7 +1,6 @@
 package specs
 
 import (
-	"errors"
 	"fmt"
 	"math/big"
 	"path"
@@ -60,27 +59,42 @@ func (g *given) item(key string) hcl.Range {
 	return g.expr.Range()
 }
 
-// as converts the value, or reports that the attribute wants something else.
-func (g *given) as(t cty.Type, want string) (cty.Value, bool) {
-	v, err := convert.Convert(g.value, t)
-	if err != nil || !v.IsWhollyKnown() || hasNull(v) {
-		g.fault(sumWrongType, "The attribute %q must be %s, but this is %s.", g.name, want, describe(g.value)+culprit(g.value, err))
-		return cty.DynamicVal, false
+// part is where the element with that key stands: a number in a list, text in an object.
+func (g *given) part(key cty.Value) hcl.Range {
+	if key.Type() == cty.Number {
+		return g.element(asInt(key))
 	}
-	return v, true
+	return g.item(key.AsString())
 }
 
-// culprit names the part of v that did not convert.
-func culprit(v cty.Value, err error) string {
-	var at cty.PathError
-	if !errors.As(err, &at) || len(at.Path) == 0 {
-		return ""
+// as converts the value, or reports that the attribute, or which of its elements, should be something else.
+func (g *given) as(t cty.Type, want string) (cty.Value, bool) {
+	v, err := convert.Convert(g.value, t)
+	if err == nil && v.IsWhollyKnown() && !hasNull(v) {
+		return v, true
 	}
-	part, perr := at.Path.Apply(v)
-	if perr != nil {
-		return ""
+	if !g.badElements(t, want) {
+		g.fault(sumWrongType, "The attribute %q must be %s, but this is %s.", g.name, want, describe(g.value))
 	}
-	return " in which " + describe(part) + " stands"
+	return cty.DynamicVal, false
+}
+
+// badElements reports the elements that keep the value from being a list or map of type t.
+func (g *given) badElements(t cty.Type, want string) (found bool) {
+	has := g.value.Type()
+	keyed := t.IsMapType() && (has.IsObjectType() || has.IsMapType())
+	listed := t.IsListType() && (has.IsTupleType() || has.IsListType())
+	if !keyed && !listed {
+		return false
+	}
+	for key, v := range g.value.Elements() {
+		if got, err := convert.Convert(v, t.ElementType()); err == nil && !got.IsNull() {
+			continue
+		}
+		found = true
+		g.faultAt(g.part(key), sumWrongType, "The attribute %q must be %s, but this element is %s.", g.name, want, describe(v))
+	}
+	return found
 }
 
 func hasNull(v cty.Value) bool {

@@ -1,11 +1,11 @@
 pool "a" {
   module    = ["local"]
   max       = "four"
-  labels    = ["linux"]
+  labels    = { os = "linux", disks = ["a"] }
   capacity  = { cpus = "two" }
   variables = "isolation"
   probe "exec" {
-    command = "true"
+    command = ["true", null]
   }
 }
 
