@@ -1,10 +1,12 @@
 package guestd
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,11 +32,35 @@ func (c *children) start(cmd *exec.Cmd) error {
 	return nil
 }
 
+// Values of si_code in waitid(2).
+const (
+	cldExited = 1
+	cldDumped = 3
+)
+
+// ending is how a process ended: its exit code, or the signal that ended it.
+type ending struct {
+	code   int
+	signal syscall.Signal // 0: none
+	core   bool
+}
+
 // awaitEnd blocks until a child has ended and leaves it unreaped, so that its pid, and with it its
 // process group, cannot become somebody else's yet.
-func awaitEnd(pid int) {
-	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+func awaitEnd(pid int) ending {
+	var info unix.Siginfo
+	err := error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
 	}
+	status := int(childOf(&info).status)
+	switch {
+	case err != nil:
+		return ending{code: 255}
+	case info.Code == cldExited:
+		return ending{code: status}
+	}
+	return ending{signal: syscall.Signal(status), core: info.Code == cldDumped}
 }
 
 // wait reaps a child of start.
@@ -55,7 +81,7 @@ func (c *children) reap() {
 	for {
 		var info unix.Siginfo
 		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		pid := childPID(&info)
+		pid := int(childOf(&info).pid)
 		if err != nil || pid == 0 || c.own[pid] {
 			return
 		}
@@ -65,11 +91,17 @@ func (c *children) reap() {
 	}
 }
 
-// childPID reads si_pid of a siginfo_t filled in by waitid(2), which x/sys does not name: it
-// follows three ints, aligned to a pointer. 0 means that no child has ended.
-func childPID(info *unix.Siginfo) int {
+// child is the part of a siginfo_t that waitid(2) fills in and x/sys does not name. It follows
+// three ints, aligned to a pointer.
+type child struct {
+	pid    int32 // 0: no child has ended
+	_      uint32
+	status int32 // exit code or signal number, depending on info.Code
+}
+
+func childOf(info *unix.Siginfo) child {
 	const offset = 8 + unsafe.Sizeof(uintptr(0))
-	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), offset)))
+	return *(*child)(unsafe.Add(unsafe.Pointer(info), offset))
 }
 
 // watch reaps orphans as they end, until stop is closed.

@@ -138,8 +138,9 @@ func parseInfo(text []byte) (Info, error) {
 	if err := json.Unmarshal(text, &info); err != nil {
 		return Info{}, fmt.Errorf("%s is no guest's: %w", infoFile, err)
 	}
-	if info.Name == "" || info.Host == "" || info.Port < 1 || info.Port > 65535 {
-		return Info{}, fmt.Errorf("%s is incomplete: name %q, host %q, port %d", infoFile, info.Name, info.Host, info.Port)
+	// A pid of 1, 0 or less would mean init, one's own group or everybody to whoever signals it.
+	if info.Name == "" || info.Host == "" || info.Port < 1 || info.Port > 65535 || info.PID < 2 {
+		return Info{}, fmt.Errorf("%s is incomplete: name %q, host %q, port %d, pid %d", infoFile, info.Name, info.Host, info.Port, info.PID)
 	}
 	return info, nil
 }

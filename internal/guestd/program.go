@@ -1,7 +1,6 @@
 package guestd
 
 import (
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -20,6 +19,8 @@ const (
 	drainGrace = 2 * time.Second
 	// hangUpGrace is what a program gets between SIGTERM and SIGKILL when its channel closes.
 	hangUpGrace = 2 * time.Second
+	// leftoverGrace is what the rest of a process group gets after its program's session.
+	leftoverGrace = time.Second
 	// endOfTransmission is Ctrl-D, the end of file on a terminal.
 	endOfTransmission = 4
 )
@@ -106,25 +107,25 @@ func (p *program) onTerminal(channel cryptossh.Channel, request *ptyRequest) (th
 	return []*os.File{slave}, pty.Setsize(master, winsize(request.Columns, request.Rows))
 }
 
-// serve copies in and out until the program has ended and its output is through, ends what is
-// left of its process group, and sends the exit status.
+// serve copies in and out until the program has ended and its output is through, and sends the
+// exit status. What is left of the process group ends a little later: a `setsid daemon &` of the
+// program's last moment needs time to leave it.
 func (p *program) serve(channel cryptossh.Channel) {
 	go p.copyIn(channel)
 	var copying sync.WaitGroup
 	for _, out := range p.outputs {
 		copying.Go(func() { p.copyOut(out) })
 	}
-	awaitEnd(p.cmd.Process.Pid)
+	end := awaitEnd(p.cmd.Process.Pid)
 	p.exited.Store(true)
 	close(p.ended)
 	for _, out := range p.outputs {
 		out.from.SetReadDeadline(time.Now().Add(drainGrace))
 	}
 	copying.Wait()
-	p.kill(syscall.SIGKILL)
-	status := p.reap()
 	p.closeFiles()
-	sendStatus(channel, status)
+	end.send(channel)
+	time.AfterFunc(leftoverGrace, p.reap)
 }
 
 // copyIn ends when the client sends its end of file or the channel closes. A terminal stays open
@@ -158,8 +159,11 @@ func (p *program) copyOut(out output) {
 	}
 }
 
-// hangUp ends a program whose channel has closed.
+// hangUp ends a program whose channel has closed under it.
 func (p *program) hangUp() {
+	if p.exited.Load() {
+		return
+	}
 	p.kill(syscall.SIGTERM)
 	p.kill(syscall.SIGHUP)
 	late := time.NewTimer(hangUpGrace)
@@ -181,16 +185,14 @@ func (p *program) kill(sig syscall.Signal) error {
 	return syscall.Kill(-p.cmd.Process.Pid, sig)
 }
 
-func (p *program) reap() syscall.WaitStatus {
+// reap kills the leftovers of the process group while its leader's pid is still taken, and then
+// gives up the pid.
+func (p *program) reap() {
+	p.kill(syscall.SIGKILL)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reaped = true
-	err := p.children.wait(p.cmd)
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return 255 << 8
-	}
-	return p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	p.children.wait(p.cmd)
 }
 
 func (p *program) closeFiles() {
@@ -208,17 +210,17 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// sendStatus tells how the program ended, RFC 4254 section 6.10.
-func sendStatus(channel cryptossh.Channel, status syscall.WaitStatus) {
-	if !status.Signaled() {
-		channel.SendRequest("exit-status", false, cryptossh.Marshal(exitStatus{uint32(status.ExitStatus())}))
+// send tells how the program ended, RFC 4254 section 6.10.
+func (e ending) send(channel cryptossh.Channel) {
+	if e.signal == 0 {
+		channel.SendRequest("exit-status", false, cryptossh.Marshal(exitStatus{uint32(e.code)}))
 		return
 	}
 	name := "KILL"
 	for n, sig := range signals {
-		if sig == status.Signal() {
+		if sig == e.signal {
 			name = n
 		}
 	}
-	channel.SendRequest("exit-signal", false, cryptossh.Marshal(exitSignal{Name: name, CoreDumped: status.CoreDump()}))
+	channel.SendRequest("exit-signal", false, cryptossh.Marshal(exitSignal{Name: name, CoreDumped: e.core}))
 }

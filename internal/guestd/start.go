@@ -212,7 +212,8 @@ func (o Options) spawn(ctx context.Context, dir, user string) (pid, port int, er
 		cmd.Process.Kill()
 		return 0, 0, errors.Join(err, reap(cmd))
 	}
-	return cmd.Process.Pid, port, cmd.Process.Release()
+	pid = cmd.Process.Pid // Release forgets it
+	return pid, port, cmd.Process.Release()
 }
 
 // reap waits for a child that was killed; that it was is no news.
