@@ -36,7 +36,7 @@ type Options struct {
 	Log          *slog.Logger     // default: slog.Default()
 	Now          func() time.Time // default: time.Now
 	SyncEvery    time.Duration    // fsync interval, as Redis' appendfsync everysec; default 1s
-	CompactBytes int64            // the journal's size that asks for a snapshot; default 64 MiB
+	CompactBytes int64            // the journal's size that asks for a snapshot; default 8 MiB, some seconds of replay
 }
 
 func (o Options) withDefaults() Options {
@@ -50,7 +50,7 @@ func (o Options) withDefaults() Options {
 		o.SyncEvery = time.Second
 	}
 	if o.CompactBytes <= 0 {
-		o.CompactBytes = 64 << 20
+		o.CompactBytes = 8 << 20
 	}
 	return o
 }

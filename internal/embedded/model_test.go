@@ -113,7 +113,7 @@ func TestAnyTornTailIsDroppedWhole(t *testing.T) {
 			do(s, drawCommand(t)...)
 		}
 		before, size := state(s), s.journal.size
-		do(s, "SET", "last", fmt.Sprint(drawCommand(t)))
+		do(s, "SET", "last", rapid.StringN(0, 8, -1).Draw(t, "last"))
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
