@@ -46,6 +46,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.PersistentFlags().StringP("output", "o", "text", "output format: text or json")
 	root.AddCommand(
 		newGuestd(),
+		newModule(),
 		newRunner(),
 		newSpec(),
 	)

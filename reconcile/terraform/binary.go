@@ -76,7 +76,7 @@ func (d *Driver) versionOf(ctx context.Context, path string) (*version.Version, 
 	if err != nil {
 		return nil, err
 	}
-	if err := tf.SetEnv(terraformEnv(d.opts.Env, d.opts.Self, os.DevNull)); err != nil {
+	if err := tf.SetEnv(d.env()); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
@@ -92,12 +92,14 @@ func (d *Driver) versionOf(ctx context.Context, path string) (*version.Version, 
 // baseEnv are the variables that always reach Terraform.
 var baseEnv = []string{"PATH", "HOME", "TMPDIR"}
 
-// terraformEnv is the whole environment of a Terraform process: an allow-list.
-func terraformEnv(extra []string, self, cliConfig string) map[string]string {
+// terraformEnv is the whole environment of a Terraform process: an allow-list, and what modules
+// that make guests on this very host need.
+func terraformEnv(extra []string, self, guests, cliConfig string) map[string]string {
 	env := map[string]string{
-		"GREENROOM_BINARY":   self,
-		"TF_CLI_CONFIG_FILE": cliConfig,
-		"CHECKPOINT_DISABLE": "1",
+		"GREENROOM_BINARY":     self,
+		"GREENROOM_GUESTS_DIR": guests,
+		"TF_CLI_CONFIG_FILE":   cliConfig,
+		"CHECKPOINT_DISABLE":   "1",
 	}
 	for _, name := range slices.Concat(extra, baseEnv) {
 		if value, ok := os.LookupEnv(name); ok {
@@ -106,3 +108,10 @@ func terraformEnv(extra []string, self, cliConfig string) map[string]string {
 	}
 	return env
 }
+
+// env is the environment of a process that needs no CLI configuration.
+func (d *Driver) env() map[string]string {
+	return terraformEnv(d.opts.Env, d.opts.Self, d.guestsDir(), os.DevNull)
+}
+
+func (d *Driver) guestsDir() string { return filepath.Join(d.opts.StateDir, "guests") }

@@ -159,6 +159,10 @@ func redactor(secrets []string) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
+// errUnusable marks a guest whose output has the right shape and can't be reached for all that: it
+// came out wrong, while a wrong shape is the module's fault.
+var errUnusable = errors.New("the guest is not usable")
+
 // checkOutput reads one guest of the module's output and holds it against the contract.
 func checkOutput(raw json.RawMessage) (Output, error) {
 	var o Output
@@ -180,20 +184,20 @@ func checkOutput(raw json.RawMessage) (Output, error) {
 	}
 	switch {
 	case o.ID == "" || o.Host == "" || o.User == "":
-		return o, errors.New("attributes \"id\", \"host\" and \"user\" must not be empty")
+		return o, fmt.Errorf("%w: \"id\", \"host\" and \"user\" must not be empty", errUnusable)
 	case o.Port < 1 || o.Port > 65535:
-		return o, fmt.Errorf("attribute \"port\" is %d; allowed are 1 to 65535", o.Port)
+		return o, fmt.Errorf("%w: \"port\" is %d; allowed are 1 to 65535", errUnusable, o.Port)
 	}
 	return o, nil
 }
 
 // checkOutputs reads the guests that keep the contract, and says of each other one why it does not.
-func checkOutputs(raw map[string]json.RawMessage) (good map[string]Output, bad map[string]string) {
-	good, bad = map[string]Output{}, map[string]string{}
+func checkOutputs(raw map[string]json.RawMessage) (good map[string]Output, bad map[string]error) {
+	good, bad = map[string]Output{}, map[string]error{}
 	for name, r := range raw {
 		o, err := checkOutput(r)
 		if err != nil {
-			bad[name] = err.Error()
+			bad[name] = err
 			continue
 		}
 		good[name] = o
@@ -201,8 +205,8 @@ func checkOutputs(raw map[string]json.RawMessage) (good map[string]Output, bad m
 	return good, bad
 }
 
-// breaches lists what is wrong with the outputs after a run that applied all it was asked to.
-func breaches(wanted map[string]Guest, raw map[string]json.RawMessage, bad map[string]string) []string {
+// breaches lists what is wrong with the module's outputs after a run that applied all it was asked to.
+func breaches(wanted map[string]Guest, raw map[string]json.RawMessage, bad map[string]error) []string {
 	var found []string
 	for name := range wanted {
 		if _, ok := raw[name]; !ok {
@@ -215,7 +219,9 @@ func breaches(wanted map[string]Guest, raw map[string]json.RawMessage, bad map[s
 		}
 	}
 	for name, why := range bad {
-		found = append(found, fmt.Sprintf("output \"guests\", guest %s: %s", name, why))
+		if !errors.Is(why, errUnusable) {
+			found = append(found, fmt.Sprintf("output \"guests\", guest %s: %s", name, why))
+		}
 	}
 	slices.Sort(found)
 	return found

@@ -78,12 +78,12 @@ func (d *Driver) inventory(ctx context.Context, shard string) (map[string]Output
 	known, tainted := st.known(names)
 	good, bad := checkOutputs(raw)
 	for name, why := range bad {
-		if !slices.Contains(tainted, name) {
-			return nil, nil, fmt.Errorf("guest %s breaks the contract: %s", name, why)
+		if !slices.Contains(tainted, name) && !errors.Is(why, errUnusable) {
+			return nil, nil, fmt.Errorf("guest %s breaks the contract: %w", name, why)
 		}
 	}
 	incarnations := map[string]int{}
-	for name := range good {
+	for name := range raw {
 		if _, ok := applied[name]; !ok {
 			return nil, nil, fmt.Errorf("the incarnation of guest %s is not known", name)
 		}

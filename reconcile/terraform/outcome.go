@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -193,21 +194,24 @@ func (r *run) remember(st *state, last seen, finished bool) error {
 }
 
 // judge holds the outputs of a finished run against the contract.
-func (r *run) judge(finished bool, raw map[string]json.RawMessage, bad map[string]string) error {
+func (r *run) judge(finished bool, raw map[string]json.RawMessage, bad map[string]error) error {
 	if !finished || r.in.Job.DriftOnly {
 		return nil
 	}
-	found := breaches(r.in.Job.Guests, raw, bad)
-	if len(found) == 0 {
-		return nil
-	}
 	for _, name := range slices.Concat(r.in.Job.Create, r.in.Job.Replace) {
-		if _, ok := r.out.Guests[name]; !ok {
-			r.out.Failed[name] = "the module's output for it breaks the contract"
-			if why := bad[name]; why != "" {
-				r.out.Failed[name] += ": " + why
-			}
+		if _, ok := r.out.Guests[name]; ok {
+			continue
+		}
+		r.out.Failed[name] = "the module's output lacks it"
+		if why := bad[name]; why != nil {
+			r.out.Failed[name] = r.redact.Replace(why.Error())
 		}
 	}
-	return &Fault{Kind: FaultContract, Message: strings.Join(found, "; "), Hint: "modules/README.md has the contract; greenroom module test checks a module"}
+	if found := breaches(r.in.Job.Guests, raw, bad); len(found) > 0 {
+		return &Fault{Kind: FaultContract, Message: strings.Join(found, "; "), Hint: "modules/README.md has the contract; greenroom module test checks a module"}
+	}
+	if len(r.out.Failed) > 0 {
+		return &Fault{Kind: FaultApply, Message: "not usable: " + quoted(slices.Collect(maps.Keys(r.out.Failed)))}
+	}
+	return nil
 }

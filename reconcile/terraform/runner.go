@@ -219,7 +219,10 @@ func (r *run) secrets(mod declared) []string {
 		found = append(found, g.UserData)
 	}
 	for _, name := range r.in.Env {
-		found = append(found, os.Getenv(name))
+		value := os.Getenv(name)
+		if _, err := os.Stat(value); err != nil { // the path of a file that exists is no secret
+			found = append(found, value)
+		}
 	}
 	return found
 }

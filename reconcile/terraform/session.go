@@ -42,7 +42,7 @@ func newSession(in intent, work, cliConfig string) (*session, error) {
 	if err := tf.SetWaitDelay(budgets.Interrupt + 5*time.Second); err != nil {
 		return nil, err
 	}
-	return &session{tf: tf, budgets: budgets}, tf.SetEnv(terraformEnv(in.Env, in.Self, cliConfig))
+	return &session{tf: tf, budgets: budgets}, tf.SetEnv(terraformEnv(in.Env, in.Self, in.GuestsDir, cliConfig))
 }
 
 // do runs one command. When ctx ends or a budget runs out, the command gets one SIGINT, then

@@ -38,16 +38,17 @@ func (d *Driver) shard(name string) shardDir {
 
 // intent is what a runner is started for: everything it needs, in one file.
 type intent struct {
-	Job     Job             `json:"job"`
-	Binary  string          `json:"binary"`
-	Self    string          `json:"self"`
-	Modules string          `json:"modules"` // directory of the module store
-	Mirror  string          `json:"mirror,omitempty"`
-	Env     []string        `json:"env,omitempty"`
-	Backend json.RawMessage `json:"backend,omitempty"`
-	Budgets Budgets         `json:"budgets"`
-	Who     string          `json:"who"` // as Terraform's lock info names us
-	Created time.Time       `json:"created"`
+	Job       Job             `json:"job"`
+	Binary    string          `json:"binary"`
+	Self      string          `json:"self"`
+	Modules   string          `json:"modules"`    // directory of the module store
+	GuestsDir string          `json:"guests_dir"` // where modules keep guests that live on this host
+	Mirror    string          `json:"mirror,omitempty"`
+	Env       []string        `json:"env,omitempty"`
+	Backend   json.RawMessage `json:"backend,omitempty"`
+	Budgets   Budgets         `json:"budgets"`
+	Who       string          `json:"who"` // as Terraform's lock info names us
+	Created   time.Time       `json:"created"`
 }
 
 // orphan marks a run whose runner died: the only one whose left-over lock may be broken.

@@ -102,7 +102,7 @@ func (d *Driver) start(job Job) (*Running, error) {
 func (d *Driver) newIntent(job Job) intent {
 	in := intent{
 		Job: job, Binary: d.binary, Self: d.opts.Self, Mirror: d.opts.Mirror, Env: d.opts.Env,
-		Modules: filepath.Join(d.opts.StateDir, "modules"), Budgets: d.opts.Budgets,
+		Modules: filepath.Join(d.opts.StateDir, "modules"), GuestsDir: d.guestsDir(), Budgets: d.opts.Budgets,
 		Who: whoami(), Created: time.Now().UTC(),
 	}
 	if d.backend != nil {
@@ -134,7 +134,7 @@ func (d *Driver) spawn(dir shardDir, lock *os.File) (*exec.Cmd, error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{lock} // becomes inheritedLock
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	for name, value := range terraformEnv(d.opts.Env, d.opts.Self, os.DevNull) {
+	for name, value := range d.env() {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	if err := cmd.Start(); err != nil {

@@ -87,7 +87,8 @@ type Options struct {
 	Self string
 	// RunnerArgs stand before the shard directory on the runner's command line (default "runner").
 	RunnerArgs []string
-	// Env names further environment variables that reach Terraform. PATH, HOME and TMPDIR always do.
+	// Env names further environment variables that reach Terraform. PATH, HOME and TMPDIR always do,
+	// and GREENROOM_BINARY (Self) and GREENROOM_GUESTS_DIR (StateDir/guests) are set.
 	Env []string
 	// Concurrency limits the runs that are live at once (default 4).
 	Concurrency int
