@@ -1,124 +1,100 @@
 package specs
 
 import (
-	"strconv"
-	"time"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclwrite"
-	"github.com/zclconf/go-cty/cty"
-	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
 
-// Format lays out src in the canonical style of HCL; what does not parse is laid out as far as it goes.
-func Format(src []byte) []byte { return hclwrite.Format(src) }
-
-// HCL writes the fleet as one spec file with every default spelled out. Read again, in a directory that has
-// its scripts, it is the same fleet.
-func (f *Fleet) HCL() []byte {
-	file := hclwrite.NewEmptyFile()
-	for _, p := range f.Pools {
-		p.write(file.Body().AppendNewBlock("pool", []string{p.Name}).Body())
-		file.Body().AppendNewline()
+// Format lays out src in the canonical style of HCL. What does not parse is returned as it is, because its
+// layout would be a guess.
+func Format(src []byte) []byte {
+	if _, diags := parse(src, ""); diags.HasErrors() {
+		return src
 	}
-	for _, c := range f.Caches {
-		c.write(file.Body().AppendNewBlock("cache", []string{c.Name}).Body())
-		file.Body().AppendNewline()
-	}
-	return hclwrite.Format(file.Bytes())
+	return hclwrite.Format(src)
 }
 
-func (p *Pool) write(body *hclwrite.Body) {
-	setText(body, "module", p.Module)
-	setInt(body, "max", p.Max)
-	setInt(body, "spare", p.Spare)
-	setInt(body, "shard_size", p.ShardSize)
-	labels, capacity := map[string]cty.Value{}, map[string]cty.Value{}
-	for key, v := range p.Labels {
-		labels[key] = cty.StringVal(v)
+// FormatFiles lays out one spec file, or those of a directory that [Load] would read, and returns the paths of
+// those that were not in the canonical style. They are replaced only when write is set. A file that does not
+// parse is left alone and gives an error, after the others were done.
+func FormatFiles(name string, write bool) (changed []string, err error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w; name a spec file or a directory of them", err)
 	}
-	for key, v := range p.Capacity {
-		capacity[key] = cty.NumberFloatVal(v)
-	}
-	body.SetAttributeValue("labels", cty.ObjectVal(labels))
-	body.SetAttributeValue("capacity", cty.ObjectVal(capacity))
-	body.SetAttributeValue("variables", fromJSON(p.Variables))
-	setText(body, "user_data", p.UserData)
-	for _, probe := range p.Probes {
-		probe.write(body.AppendNewBlock("probe", []string{probe.Kind}).Body())
-	}
-	percent := strconv.FormatFloat(p.Brake.MaxUnhealthy*100, 'g', 15, 64)
-	setText(body.AppendNewBlock("brake", nil).Body(), "max_unhealthy", percent+"%")
-	setInt(body.AppendNewBlock("rollout", nil).Body(), "max_unavailable", p.Rollout.MaxUnavailable)
-}
-
-func (p Probe) write(body *hclwrite.Body) {
-	setDuration(body, "every", p.Every)
-	setDuration(body, "timeout", p.Timeout)
-	setInt(body, "failures", p.Failures)
-	if p.Port > 0 {
-		setInt(body, "port", p.Port)
-	}
-	if p.Path != "" {
-		setText(body, "path", p.Path)
-	}
-	if len(p.Command) > 0 {
-		words := make([]cty.Value, len(p.Command))
-		for i, w := range p.Command {
-			words[i] = cty.StringVal(w)
+	files := []string{name}
+	if info.IsDir() {
+		if files, err = specPaths(name); err != nil {
+			return nil, err
 		}
-		body.SetAttributeValue("command", cty.ListVal(words))
 	}
+	var errs []error
+	for _, file := range files {
+		differs, err := formatFile(file, write)
+		if differs {
+			changed = append(changed, file)
+		}
+		errs = append(errs, err)
+	}
+	return changed, errors.Join(errs...)
 }
 
-func (c *Cache) write(body *hclwrite.Body) {
-	setText(body, "owner", c.Owner)
-	pools := make([]hclwrite.Tokens, len(c.Pools))
-	for i, name := range c.Pools {
-		pools[i] = hclwrite.TokensForTraversal(hcl.Traversal{hcl.TraverseRoot{Name: "pool"}, hcl.TraverseAttr{Name: name}})
+func specPaths(dir string) ([]string, error) {
+	names, diags := specNames(os.DirFS(dir))
+	if diags.HasErrors() {
+		return nil, fmt.Errorf("%s: %s: %s", dir, diags[0].Summary, diags[0].Detail)
 	}
-	body.SetAttributeRaw("pools", hclwrite.TokensForTuple(pools))
-	setInt(body, "warm", c.Warm)
-	setInt(body, "size", c.Size)
-	setInt(body, "max", c.Max)
-	body.SetAttributeValue("enabled", cty.BoolVal(c.Enabled))
-	if c.Prepare.Path != "" {
-		setText(body, "prepare", c.Prepare.Path)
+	for i, name := range names {
+		names[i] = filepath.Join(dir, name)
 	}
-	if c.Reset.Path != "" {
-		setText(body, "reset", c.Reset.Path)
-	}
-	lease := body.AppendNewBlock("lease", nil).Body()
-	setDuration(lease, "ttl", c.Lease.TTL)
-	setDuration(lease, "max", c.Lease.Max)
-	reuse := body.AppendNewBlock("reuse", nil).Body()
-	if c.Reuse.Uses > 0 {
-		setInt(reuse, "uses", c.Reuse.Uses)
-	}
-	if c.Reuse.Age > 0 {
-		setDuration(reuse, "age", c.Reuse.Age)
-	}
-	hold := body.AppendNewBlock("hold", nil).Body()
-	setDuration(hold, "for", c.Hold.For)
-	setInt(hold, "max", c.Hold.Max)
+	return names, nil
 }
 
-func setText(body *hclwrite.Body, name, s string) { body.SetAttributeValue(name, cty.StringVal(s)) }
-
-func setInt(body *hclwrite.Body, name string, n int) {
-	body.SetAttributeValue(name, cty.NumberIntVal(int64(n)))
-}
-
-func setDuration(body *hclwrite.Body, name string, t time.Duration) { setText(body, name, brief(t)) }
-
-func fromJSON(raw []byte) cty.Value {
-	t, err := ctyjson.ImpliedType(raw)
+func formatFile(name string, write bool) (differs bool, err error) {
+	info, err := os.Stat(name)
 	if err != nil {
-		return cty.EmptyObjectVal
+		return false, err
 	}
-	v, err := ctyjson.Unmarshal(raw, t)
+	if info.Size() > MaxFileSize || !info.Mode().IsRegular() {
+		return false, fmt.Errorf("%s is not a regular file of at most %d bytes, as spec files are", name, MaxFileSize)
+	}
+	src, err := os.ReadFile(name)
 	if err != nil {
-		return cty.EmptyObjectVal
+		return false, err
 	}
-	return v
+	if _, diags := parse(src, name); diags.HasErrors() {
+		return false, fmt.Errorf("%s does not parse: %s; run \"greenroom spec validate\" and mend it first", name, diags[0].Summary)
+	}
+	laid := Format(src)
+	if bytes.Equal(src, laid) {
+		return false, nil
+	}
+	if !write {
+		return true, nil
+	}
+	return true, replace(name, laid, info.Mode().Perm())
+}
+
+// replace swaps a file for its new contents, so that a server that watches it never reads half of it.
+func replace(name string, body []byte, mode fs.FileMode) error {
+	name, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".fmt-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(body)
+	if err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
 }

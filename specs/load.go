@@ -116,12 +116,7 @@ func (d *decoder) readSpec(name string) {
 		d.diags = append(d.diags, pathFault(fileStart(name), "spec file", name, err))
 		return
 	}
-	if at, deep := tooDeep(src, name); deep {
-		d.partial = true
-		d.report(at, sumTooDeep, "The expression or block that goes on here has more than %d parts. Move some of them into locals.", maxParts)
-		return
-	}
-	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	file, diags := parse(src, name)
 	d.diags = append(d.diags, diags...)
 	if diags.HasErrors() {
 		d.partial = true
@@ -129,6 +124,14 @@ func (d *decoder) readSpec(name string) {
 	}
 	d.files[name] = file
 	d.collect(file.Body.(*hclsyntax.Body))
+}
+
+func parse(src []byte, name string) (*hcl.File, hcl.Diagnostics) {
+	if at, deep := tooDeep(src, name); deep {
+		return nil, hcl.Diagnostics{fault(at, sumTooDeep,
+			"The expression or block that goes on here has more than %d parts. Move some of them into locals.", maxParts)}
+	}
+	return hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 }
 
 // tooDeep finds an expression with more parts than the parser, which recurses over them, should be trusted

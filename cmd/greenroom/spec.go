@@ -1,21 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"greenroom/modules"
 	"greenroom/specs"
 )
 
@@ -37,7 +33,7 @@ func newSpecValidate() *cobra.Command {
 		Short: "Say everything that is wrong with the specs in DIR (default: the current directory)",
 		Args:  atMostArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{})
+			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{Bundled: modules.Names()})
 			if isJSON(cmd) {
 				if err := writeJSON(cmd.OutOrStdout(), jsonDiagnostics(diags)); err != nil {
 					return err
@@ -59,7 +55,7 @@ func newSpecShow() *cobra.Command {
 		Short: "Print the fleet in DIR with references resolved and every default filled in",
 		Args:  atMostArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{})
+			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{Bundled: modules.Names()})
 			if err := writeDiagnostics(cmd.ErrOrStderr(), files, diags); err != nil || diags.HasErrors() {
 				return errors.Join(err, invalid(diags))
 			}
@@ -102,7 +98,7 @@ func newSpecFmt() *cobra.Command {
 		Short: "Lay out spec files in the canonical style, and list those that changed",
 		Args:  atMostArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			changed, err := formatAll(argOr(args, "."), !check)
+			changed, err := specs.FormatFiles(argOr(args, "."), !check)
 			for _, name := range changed {
 				fmt.Fprintln(cmd.OutOrStdout(), name)
 			}
@@ -114,69 +110,6 @@ func newSpecFmt() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "change nothing; exit 1 when a file would change")
 	return cmd
-}
-
-// formatAll lays out a file, or the spec files of a directory, and returns the names of those that differ.
-func formatAll(name string, write bool) (changed []string, err error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("%w; name a spec file or a directory of them", err)
-	}
-	files := []string{name}
-	if info.IsDir() {
-		if files, err = filepath.Glob(filepath.Join(escapeGlob(name), "[!.]*.hcl")); err != nil {
-			return nil, err
-		}
-	}
-	for _, file := range files {
-		differs, ferr := formatFile(file, write)
-		if differs {
-			changed = append(changed, file)
-		}
-		err = errors.Join(err, ferr)
-	}
-	return changed, err
-}
-
-func escapeGlob(dir string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
-}
-
-// formatFile leaves a file alone that does not parse, because its layout would be a guess.
-func formatFile(name string, write bool) (differs bool, err error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return false, err
-	}
-	if info.Size() > specs.MaxFileSize {
-		return false, fmt.Errorf("%s has %d bytes; spec files have at most %d", name, info.Size(), specs.MaxFileSize)
-	}
-	src, err := os.ReadFile(name)
-	if err != nil {
-		return false, err
-	}
-	if _, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos); diags.HasErrors() {
-		return false, fmt.Errorf("%s does not parse (%s); run \"greenroom spec validate\" and mend it first", name, diags[0].Summary)
-	}
-	laid := specs.Format(src)
-	if bytes.Equal(src, laid) || !write {
-		return !bytes.Equal(src, laid), nil
-	}
-	return true, replaceFile(name, laid, info.Mode().Perm())
-}
-
-// replaceFile swaps a file for its new contents, so that a server that watches it never reads half of it.
-func replaceFile(name string, body []byte, mode fs.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".fmt-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(body)
-	if err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
 }
 
 // jsonDiagnostic is one element of "spec validate -o json".
