@@ -53,6 +53,7 @@ const (
 	sumUnknownAttribute = "Unknown attribute"
 	sumUnknownBlock     = "Unknown block type"
 	sumUnknownCache     = "Unknown cache"
+	sumUnknownFunction  = "Unknown function"
 	sumUnknownLocal     = "Unknown local value"
 	sumUnknownModule    = "Unknown bundled module"
 	sumUnknownName      = "Unknown name"

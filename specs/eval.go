@@ -108,7 +108,7 @@ func isFinite(v cty.Value) bool {
 
 // scope gathers what expr refers to, and nothing else; false when a name in it is unknown.
 func (d *decoder) scope(expr hclsyntax.Expression) (*hcl.EvalContext, bool) {
-	ok := true
+	ok := d.knownFunctions(expr)
 	locals := map[string]cty.Value{}
 	refs := map[string]map[string]map[string]cty.Value{"pool": {}, "cache": {}}
 	for _, t := range expr.Variables() {
@@ -132,6 +132,24 @@ func (d *decoder) scope(expr hclsyntax.Expression) (*hcl.EvalContext, bool) {
 		vars[kind] = cty.ObjectVal(objects)
 	}
 	return &hcl.EvalContext{Variables: vars, Functions: d.funcs}, ok
+}
+
+// knownFunctions is asked before HCL can notice, whose suggestion depends on chance.
+func (d *decoder) knownFunctions(expr hclsyntax.Expression) bool {
+	ok := true
+	hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, isCall := n.(*hclsyntax.FunctionCallExpr); isCall && !d.hasFunction(call.Name) {
+			ok = false
+			d.report(call.NameRange, sumUnknownFunction, "No function is called %q. %s", call.Name, hint(call.Name, slices.Collect(maps.Keys(d.funcs))))
+		}
+		return nil
+	})
+	return ok
+}
+
+func (d *decoder) hasFunction(name string) bool {
+	_, ok := d.funcs[name]
+	return ok
 }
 
 func (d *decoder) referLocal(t hcl.Traversal, into map[string]cty.Value) bool {
