@@ -3,6 +3,7 @@ package terraform
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 )
@@ -113,7 +114,8 @@ func (s *stream) endLine() {
 	default:
 	}
 	var m message
-	if cut || json.Unmarshal(line, &m) != nil {
+	var shape *json.UnmarshalTypeError // JSON of another shape: a type of the future
+	if err := json.Unmarshal(line, &m); cut || err != nil && !errors.As(err, &shape) {
 		s.keepTail(line)
 		return
 	}

@@ -1,0 +1,327 @@
+package terraform
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// fakeTerraform is a Terraform of a few lines of shell, for what the real one won't do on demand.
+// body runs with $1 the command, in the work directory, $DIR the fake's own directory. The commands
+// version and init work; plan is called number $N.
+func fakeTerraform(t *testing.T, body string) (driver *Driver, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	script := fmt.Sprintf(`#!/bin/sh
+DIR=%q
+echo "$*" >> "$DIR/calls"
+case "$1" in
+version) echo '{"terraform_version":"1.11.4"}'; exit 0 ;;
+init) exit 0 ;;
+plan) echo . >> "$DIR/plans" ;;
+esac
+N=$(wc -l < "$DIR/plans")
+say() { printf '%%s\n' "$1"; }
+change() { say '{"type":"planned_change","change":{"resource":{"addr":"'"$(addr "$2")"'"},"action":"'"$1"'"}}'; }
+hook() { say '{"type":"'"$1"'","hook":{"resource":{"addr":"'"$(addr "$3")"'"},"action":"'"$2"'"}}'; }
+addr() { printf 'module.guests.x.g[\\"%%s\\"]' "$1"; }
+summary() { say '{"type":"change_summary","changes":{"add":'"$1"',"change":0,"remove":'"$2"',"operation":"plan"}}'; }
+# state SERIAL GUEST... writes a state with these guests.
+state() {
+  serial=$1; shift; instances=; outputs=
+  for g in "$@"; do
+    instances="$instances,{\"index_key\":\"$g\"}"
+    outputs="$outputs,\"$g\":{\"id\":\"$g\",\"host\":\"h\",\"port\":22,\"user\":\"u\",\"host_key\":\"\",\"attributes\":{}}"
+  done
+  echo '{"version":4,"serial":'"$serial"',"lineage":"l","outputs":{"guests":{"value":{'"${outputs#,}"'}}},"resources":[{"module":"module.guests","mode":"managed","type":"x","name":"g","instances":['"${instances#,}"']}]}' > terraform.tfstate
+}
+%s
+`, dir, body)
+	file := filepath.Join(dir, "terraform")
+	if err := os.WriteFile(file, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := newDriver(t, func(o *Options) {
+		o.Binary = file
+		o.Budgets = Budgets{Start: patience, Idle: patience, Total: patience, Interrupt: patience}
+	})
+	return d, dir
+}
+
+func calls(t *testing.T, dir string) []string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(dir, "calls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(string(raw)) {
+		words := strings.Fields(line)
+		if words[0] != "version" {
+			got = append(got, words[0])
+		}
+	}
+	return got
+}
+
+func TestBudgetsEndARunThatHangs(t *testing.T) {
+	short := 400 * time.Millisecond
+	for _, test := range []struct {
+		name, body string
+		budgets    Budgets
+		message    string
+	}{
+		{"before its first line", "exec sleep 1000", Budgets{Start: short}, "said nothing after its start"},
+		{"in silence", "say '{}'; exec sleep 1000", Budgets{Idle: short}, "has been silent"},
+		{"in all", "while :; do say '{}'; sleep 0.05; done", Budgets{Total: 2 * short}, "has been going on"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d, _ := fakeTerraform(t, test.body)
+			d.opts.Budgets = test.budgets.withDefaults()
+			out := newFleet(t, d).run(Job{Shard: "shard-1", Run: "r", Module: Module{Dir: "testdata/good"}})
+			if kindOf(out) != FaultBudget || !strings.Contains(out.Err.Message, test.message) {
+				t.Errorf("fault %v", out.Err)
+			}
+		})
+	}
+}
+
+func TestATerraformThatIgnoresItsOneInterruptIsKilledWithItsGroup(t *testing.T) {
+	d, dir := fakeTerraform(t, `
+trap 'echo INT >> "$DIR/ints"' INT
+sleep 1000 & echo $! > "$DIR/grandchild"
+say '{}'
+while :; do wait; sleep 0.05; done`)
+	d.opts.Budgets.Interrupt = time.Second
+	f := newFleet(t, d)
+	running, err := d.Start(testContext(t), f.job(nil, nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a plan", func() bool { return exists(filepath.Join(dir, "grandchild")) })
+	for range 3 { // however often the runner is told, Terraform is told once
+		if err := running.Interrupt(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := running.Wait(testContext(t))
+	if err != nil || kindOf(out) != FaultInterrupted {
+		t.Fatal(out.Err, err)
+	}
+	ints, err := os.ReadFile(filepath.Join(dir, "ints"))
+	if err != nil || string(ints) != "INT\n" {
+		t.Errorf("interrupts: %q %v", ints, err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "grandchild"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(raw), &pid); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of the group", func() bool { return syscall.Kill(pid, 0) != nil })
+}
+
+func TestGarbageInTheStreamIsTolerated(t *testing.T) {
+	d, _ := fakeTerraform(t, `
+printf '\000\377 garbage\n'
+say '{"type":"from_the_future","change":[]}'
+head -c 3000000 /dev/zero | tr '\0' x; echo
+echo "on stderr" >&2
+summary 0 0`)
+	out := newFleet(t, d).run(Job{Shard: "shard-1", Run: "r", Module: Module{Dir: "testdata/good"}})
+	if out.Err != nil {
+		t.Error(out.Err)
+	}
+}
+
+func TestAPlanThatIsNotKnownWholeIsNotApplied(t *testing.T) {
+	for name, body := range map[string]string{
+		"no summary":         "exit 0",
+		"a change is hidden": "summary 1 1; exit 2",
+		"cut in a line":      `printf '{"type":"change_summ'; exit 0`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, dir := fakeTerraform(t, body)
+			out := newFleet(t, d).run(Job{Shard: "shard-1", Run: "r", Module: Module{Dir: "testdata/good"}})
+			if kindOf(out) != FaultPlan {
+				t.Error(out.Err)
+			}
+			if diff := cmp.Diff([]string{"init", "plan"}, calls(t, dir)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestAReplacementThatTerraformIgnoresIsNotTakenForDone(t *testing.T) {
+	d, dir := fakeTerraform(t, `state 3 p-1; summary 0 0`)
+	f := newFleet(t, d)
+	f.must(f.job([]string{"p-1"}, nil, nil)) // the fake has a state from now on
+	out := f.run(f.job(nil, []string{"p-1"}, nil))
+	if kindOf(out) != FaultGuard || !out.Err.Stalled() || !strings.Contains(out.Err.Message, `p-1 needs replace here`) {
+		t.Error(out.Err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "calls"))
+	if err != nil || !strings.Contains(string(raw), `-replace=module.guests.x.g["p-1"]`) {
+		t.Errorf("%s %v", raw, err)
+	}
+}
+
+const lockDiagnostic = `say '{"type":"diagnostic","diagnostic":{"severity":"error","summary":"Error acquiring the state lock","detail":"Error message: busy\nLock Info:\n  ID:        4711\n  Path:      x\n  Operation: OperationTypePlan\n  Who:       '"$WHO"'\n  Version:   1.11.4\n  Created:   '"$CREATED"'\n  Info:      "}}'; exit 1`
+
+func TestALockHeldBySomebodyElseIsLeftAlone(t *testing.T) {
+	d, dir := fakeTerraform(t, "WHO=eve@elsewhere; CREATED='2026-01-02 03:04:05.6 +0000 UTC'\n"+lockDiagnostic)
+	f := newFleet(t, d)
+	job := f.job(nil, nil, nil)
+	if err := os.MkdirAll(string(f.dir()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dead := orphan{Run: "dead", Who: whoami(), Since: time.Unix(0, 0), Until: time.Now()}
+	if err := writeJSON(f.dir().orphan(), dead); err != nil {
+		t.Fatal(err)
+	}
+	out := f.run(job)
+	if kindOf(out) != FaultLocked || out.Err.Stalled() || !strings.Contains(out.Err.Message, "eve@elsewhere since 2026-01-02T03:04:05Z (lock 4711)") {
+		t.Error(out.Err)
+	}
+	if slices.Contains(calls(t, dir), "force-unlock") {
+		t.Error("the lock was broken")
+	}
+}
+
+func TestTheLockOfOurOwnDeadRunIsBroken(t *testing.T) {
+	for name, test := range map[string]struct {
+		since, until time.Duration
+		kind         string
+	}{
+		"taken while the run was live": {-time.Hour, time.Hour, ""},
+		"taken after its death":        {-2 * time.Hour, -time.Hour, FaultLocked},
+		"taken before its start":       {time.Hour, 2 * time.Hour, FaultLocked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			created := time.Now().UTC()
+			d, dir := fakeTerraform(t, fmt.Sprintf(`
+[ "$1" = force-unlock ] && { touch "$DIR/unlocked"; exit 0; }
+[ -e "$DIR/unlocked" ] && { summary 0 0; exit 0; }
+WHO=%q; CREATED=%q
+`, whoami(), created.String())+lockDiagnostic)
+			f := newFleet(t, d)
+			if err := os.MkdirAll(string(f.dir()), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			dead := orphan{Run: "dead", Who: whoami(), Since: created.Add(test.since), Until: created.Add(test.until)}
+			if err := writeJSON(f.dir().orphan(), dead); err != nil {
+				t.Fatal(err)
+			}
+			if out := f.run(f.job(nil, nil, nil)); kindOf(out) != test.kind {
+				t.Error(out.Err)
+			}
+			if exists(filepath.Join(dir, "unlocked")) != (test.kind == "") {
+				t.Error("unlocked:", exists(filepath.Join(dir, "unlocked")))
+			}
+		})
+	}
+}
+
+func TestAnApplyThatDiesHalfWayKeepsWhatIsWhole(t *testing.T) {
+	d, _ := fakeTerraform(t, `
+case "$*" in
+plan*refresh-only*) summary 0 0; exit 0 ;;
+plan*) change create p-1; change create p-2; summary 2 0; exit 2 ;;
+apply*)
+  [ -e "$DIR/settle" ] && { state 2 p-1; exit 0; }
+  touch "$DIR/settle"
+  state 1
+  hook apply_start create p-1; hook apply_complete create p-1; hook apply_start create p-2
+  exit 1 ;;
+esac`)
+	f := newFleet(t, d)
+	out := f.run(f.job([]string{"p-1", "p-2"}, nil, nil))
+	if kindOf(out) != FaultApply {
+		t.Error(out.Err)
+	}
+	if diff := cmp.Diff(map[string]string{"p-1": "p-1"}, ids(out)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"p-2": "the apply ended before it was done"}, out.Failed); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAStalePlanIsMadeAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		stale int
+		kind  string
+		plans int
+	}{
+		"once":      {1, "", 2},
+		"too often": {100, FaultStale, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, dir := fakeTerraform(t, fmt.Sprintf(`
+case "$1" in
+plan) change create p-1; summary 1 0; exit 2 ;;
+apply) if [ "$N" -le %d ]; then state "$N"; exit 1; fi; state 999 p-1 ;;
+esac`, test.stale))
+			f := newFleet(t, d)
+			out := f.run(f.job([]string{"p-1"}, nil, nil))
+			if kindOf(out) != test.kind {
+				t.Error(out.Err)
+			}
+			plans := slices.DeleteFunc(calls(t, dir), func(c string) bool { return c != "plan" })
+			if len(plans) != test.plans {
+				t.Errorf("%d plans", len(plans))
+			}
+		})
+	}
+}
+
+func TestAFullDiskIsSaid(t *testing.T) {
+	d, _ := fakeTerraform(t, `say '{"type":"diagnostic","diagnostic":{"severity":"error","summary":"Failed to save","detail":"write x: no space left on device"}}'; exit 1`)
+	f := newFleet(t, d)
+	if out := f.run(f.job(nil, nil, nil)); kindOf(out) != FaultDisk || out.Err.Stalled() {
+		t.Error(out.Err)
+	}
+}
+
+func TestSecretsReachNeitherArgumentsNorLogsNorResults(t *testing.T) {
+	secret, userData := "hunter2-in-a-variable", "hunter2-in-user-data"
+	d, dir := fakeTerraform(t, `
+tr '\0' '\n' < /proc/$$/environ >> "$DIR/environ"
+say "crash: $(cat greenroom.auto.tfvars.json)"
+say '{"type":"diagnostic","diagnostic":{"severity":"error","summary":"hunter2-in-a-variable","detail":"hunter2-in-user-data","snippet":{"values":[{"traversal":"var.x","statement":"is \"hunter2-in-a-variable\""}]}}}'
+exit 1`)
+	f := newFleet(t, d)
+	f.vars["password"] = secret
+	job := f.job([]string{"p-1"}, nil, nil)
+	job.Guests["p-1"] = Guest{Incarnation: 1, UserData: userData}
+	t.Setenv("SOME_OTHER_SECRET", "hunter2-in-the-environment")
+	out, err := d.Run(testContext(t), job)
+	if err != nil || kindOf(out) != FaultPlan || !strings.Contains(out.Err.Message, "(sensitive)") {
+		t.Fatal(out.Err, err)
+	}
+	for _, file := range []string{filepath.Join(dir, "calls"), filepath.Join(dir, "environ"), f.dir().log(), f.dir().result()} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(raw), "hunter2") {
+			t.Errorf("%s has a secret: %s", filepath.Base(file), raw)
+		}
+	}
+	for _, file := range []string{f.dir().intent(), f.dir().result(), f.dir().log(), filepath.Join(f.dir().work(), "greenroom.auto.tfvars.json"), filepath.Join(f.dir().work(), "main.tf.json")} {
+		info, err := os.Stat(file)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", file, info.Mode(), err)
+		}
+	}
+}
