@@ -153,14 +153,12 @@ func (d *decoder) hasFunction(name string) bool {
 }
 
 func (d *decoder) referLocal(t hcl.Traversal, into map[string]cty.Value) bool {
-	names := slices.Sorted(maps.Keys(d.locals))
-	if name, ok := step(t, 1); ok {
-		if d.locals[name] == nil {
-			return d.unknown(t, sumUnknownLocal, "local value", name, names)
-		}
-		names = []string{name}
+	names := func() []string { return slices.Sorted(maps.Keys(d.locals)) }
+	name, ok := step(t, 1)
+	if ok && d.locals[name] == nil {
+		return d.unknown(t, sumUnknownLocal, "local value", name, names())
 	}
-	for _, name := range names {
+	for _, name := range oneOr(name, ok, names) {
 		into[name] = d.local(name, t.SourceRange())
 	}
 	return true
@@ -170,15 +168,12 @@ func (d *decoder) referLocal(t hcl.Traversal, into map[string]cty.Value) bool {
 // block is referred to as a whole. So a cache may list a pool whose max is taken from that cache.
 func (d *decoder) referBlock(t hcl.Traversal, into map[string]map[string]cty.Value) bool {
 	kind := t.RootName()
-	names := slices.Sorted(maps.Keys(d.blocks[kind]))
+	names := func() []string { return d.names(kind) }
 	name, ok := step(t, 1)
 	if ok && d.blocks[kind][name] == nil {
-		return d.unknown(t, map[string]string{"pool": sumUnknownPool, "cache": sumUnknownCache}[kind], kind, name, names)
+		return d.unknown(t, map[string]string{"pool": sumUnknownPool, "cache": sumUnknownCache}[kind], kind, name, names())
 	}
-	if ok {
-		names = []string{name}
-	}
-	for _, name := range names {
+	for _, name := range oneOr(name, ok, names) {
 		if into[name] == nil {
 			into[name] = map[string]cty.Value{"name": cty.StringVal(name)}
 		}
@@ -195,6 +190,14 @@ func (d *decoder) referBlock(t hcl.Traversal, into map[string]map[string]cty.Val
 	}
 	into[name][attr] = d.attr(b, attr, t.SourceRange())
 	return true
+}
+
+// oneOr is the name that a reference gives, or all names where it gives none.
+func oneOr(name string, given bool, all func() []string) []string {
+	if given {
+		return []string{name}
+	}
+	return all()
 }
 
 // unknown reports a reference to nothing, except where the missing block may be in a file that did not parse.
