@@ -1,0 +1,225 @@
+package watchdog
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"greenroom/lease"
+)
+
+// openMail takes in what others told the watchdog.
+func (p *patrol) openMail(now time.Time) {
+	p.mu.Lock()
+	if len(p.moved) > 0 {
+		at := now.Add(lazily)
+		if p.hurry {
+			at = now.Add(soon)
+		}
+		if p.readMoved.IsZero() || at.Before(p.readMoved) {
+			p.readMoved = at
+		}
+	}
+	var told map[string]vanished
+	if p.readOnce && len(p.vanished) > 0 {
+		told, p.vanished = p.vanished, map[string]vanished{}
+	}
+	p.mu.Unlock()
+	touched := map[*pool]struct{}{}
+	for _, v := range told {
+		touched[p.lost(v, now)] = struct{}{}
+	}
+	for pl := range touched {
+		p.settle(pl, now)
+	}
+}
+
+// lost notes that a guest has been taken away. One that is unknown has come since the last reading.
+func (p *patrol) lost(v vanished, now time.Time) *pool {
+	pl := p.pool(v.guest.Pool, now)
+	if pl.guests[v.guest.Name] == nil {
+		pl.update(now, v.guest, false)
+	}
+	if g := pl.guests[v.guest.Name]; g != nil && g.Incarnation == v.guest.Incarnation {
+		g.vanished = v.evidence
+		pl.recount(g)
+		if g.State == lease.Leased {
+			p.carryOut(g.tell(Result{}))
+		}
+	}
+	return pl
+}
+
+func (p *patrol) pool(name string, now time.Time) *pool {
+	pl := p.pools[name]
+	if pl == nil {
+		pl = newPool(name, &p.timetable, p.o)
+		p.pools[name] = pl
+		p.metrics.start(name)
+		p.mu.Lock()
+		p.brakes[name] = ""
+		p.mu.Unlock()
+	}
+	probes, brake := settings(p.o.Store.Fleet(), name)
+	pl.configure(probes, brake, now)
+	return pl
+}
+
+// read has guests read from the store: all of them now and then, and those that moved soon after. One reading at a time, so
+// that an older one never overwrites a newer one. Before a fleet is in force nothing is read: it would be judged by the
+// wrong settings.
+func (p *patrol) read(now time.Time) {
+	fleet := p.o.Store.Fleet()
+	switch {
+	case p.reading > 0:
+	case fleet.Revision == "" && len(fleet.Pools) == 0:
+		p.readAll, p.readMoved = now.Add(soon), time.Time{}
+	case !now.Before(p.readAll):
+		p.readAll = now.Add(p.o.Refresh)
+		p.broken = false
+		p.takeMoved()
+		p.chore(p.listPools)
+	case !p.readMoved.IsZero() && !now.Before(p.readMoved):
+		p.readChanged()
+	}
+}
+
+// takeMoved empties the list of guests that moved.
+func (p *patrol) takeMoved() map[string]struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	moved := p.moved
+	p.moved, p.hurry, p.readMoved = map[string]struct{}{}, false, time.Time{}
+	return moved
+}
+
+// chore queues one read. read returns what the loop does with what was read.
+func (p *patrol) chore(read func(context.Context) (func(), error)) {
+	p.reading++
+	p.chores = append(p.chores, chore{
+		callOff: func() { p.reading--; p.broken = true },
+		do: func(ctx context.Context) func() {
+			use, err := read(ctx)
+			return func() { p.haveRead(use, err) }
+		},
+	})
+}
+
+func (p *patrol) haveRead(use func(), err error) {
+	switch {
+	case err == nil:
+		use()
+	case !errors.Is(err, context.Canceled):
+		p.outage(err)
+	}
+	p.reading--
+	if p.reading > 0 || p.broken {
+		return
+	}
+	p.readOnce = true
+	if p.down {
+		p.down = false
+		p.o.Log.Info("the watchdog reaches the store again")
+	}
+}
+
+// outage calls off all that waits for the store, and has it asked again in a while. Probing goes on.
+func (p *patrol) outage(err error) {
+	if !p.down {
+		p.o.Log.Error("the watchdog cannot use the store; probes go on, taints wait", "err", err)
+	}
+	p.down, p.broken = true, true
+	p.readAll = time.Now().Add(retry)
+	chores := p.chores
+	p.chores = nil
+	for _, c := range chores {
+		c.callOff()
+	}
+}
+
+func (p *patrol) listPools(ctx context.Context) (func(), error) {
+	names, err := p.o.Store.Pools(ctx)
+	return func() {
+		all := map[string]struct{}{}
+		for _, name := range names {
+			all[name] = struct{}{}
+		}
+		for _, pl := range p.o.Store.Fleet().Pools {
+			all[pl.Name] = struct{}{}
+		}
+		for name := range maps.Keys(all) {
+			p.readPool(name)
+		}
+	}, err
+}
+
+func (p *patrol) readPool(name string) {
+	p.chore(func(ctx context.Context) (func(), error) {
+		guests, err := p.o.Store.Guests(ctx, name)
+		return func() { p.takeIn(name, guests) }, err
+	})
+}
+
+// takeIn takes in all guests of a pool.
+func (p *patrol) takeIn(name string, guests []lease.Guest) {
+	now := time.Now()
+	if p.pools[name] == nil && len(guests) == 0 && p.o.Store.Fleet().Pool(name) == nil {
+		return
+	}
+	pl := p.pool(name, now)
+	left := maps.Clone(pl.guests)
+	for _, g := range guests {
+		delete(left, g.Name)
+		pl.update(now, g, p.scripted(g))
+	}
+	for _, g := range left {
+		pl.drop(g)
+	}
+	p.settle(pl, now)
+	if len(pl.guests) == 0 && p.o.Store.Fleet().Pool(name) == nil {
+		p.forget(name)
+	}
+}
+
+func (p *patrol) forget(name string) {
+	delete(p.pools, name)
+	p.metrics.forget(name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.brakes, name)
+}
+
+// readChanged reads the guests that moved: one by one where they are few in their pool, else the whole pool.
+func (p *patrol) readChanged() {
+	byPool := map[string][]string{}
+	for name := range p.takeMoved() {
+		if pool, _, err := lease.ParseGuestName(name); err == nil {
+			byPool[pool] = append(byPool[pool], name)
+		}
+	}
+	for pool, names := range byPool {
+		if pl := p.pools[pool]; pl == nil || len(names) > max(fewRead, len(pl.guests)/8) {
+			p.readPool(pool)
+			continue
+		}
+		for _, name := range names {
+			p.readGuest(pool, name)
+		}
+	}
+}
+
+func (p *patrol) readGuest(pool, name string) {
+	p.chore(func(ctx context.Context) (func(), error) {
+		g, err := p.o.Store.Guest(ctx, name)
+		if errors.Is(err, lease.ErrUnknownGuest) {
+			g, err = lease.Guest{Name: name, Pool: pool, State: lease.Gone}, nil
+		}
+		return func() {
+			now := time.Now()
+			pl := p.pool(pool, now)
+			pl.update(now, g, p.scripted(g))
+			p.settle(pl, now)
+		}, err
+	})
+}
