@@ -252,6 +252,12 @@ func (s *Store) Fail(ctx context.Context, g Guest, run, detail string) (Guest, e
 	})
 }
 
+// Unclaim gives a guest that a run was to replace back untouched: it stays tainted.
+func (s *Store) Unclaim(ctx context.Context, g Guest, run, detail string) (Guest, error) {
+	none := ""
+	return s.Move(ctx, system, Step{Guest: g, From: []State{Replacing}, To: Tainted, Reason: g.Reason, Detail: detail, HoldingRun: run, claim: &none})
+}
+
 // Remove takes a retired guest off the record and frees its slot. The reason is the one that it was claimed for.
 func (s *Store) Remove(ctx context.Context, g Guest, run, reason string) error {
 	_, err := s.Move(ctx, system, Step{Guest: g, From: []State{Retiring, Provisioning, Planned, Failed}, To: Gone, Reason: reason, HoldingRun: run})

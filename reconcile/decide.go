@@ -1,0 +1,493 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"greenroom/lease"
+	"greenroom/specs"
+)
+
+// Snapshot is everything that Decide knows. What could not be read whole must not be in it: partial
+// knowledge changes nothing.
+type Snapshot struct {
+	Fleet   *specs.Fleet
+	Digests map[string]string // pool -> digest that new guests are born of; a pool without one makes none
+	Guests  []lease.Guest     // every guest on record
+	Demand  []Want            // every waiting request, the oldest first
+	Off     map[string]bool   // caches that an override or the spec disables
+	Paused  map[string]bool   // pools that are left alone
+	Backoff map[string]bool   // pools that make no guest just now; what exists may still be retired
+	Busy    map[string]bool   // shards that take no work just now: a run is under way, or the next try is not due
+	Now     time.Time
+}
+
+// Want is one waiting request.
+type Want struct {
+	Cache string
+	Pools []string // that satisfy it, in order of preference
+}
+
+// Verb is what an action does.
+type Verb string
+
+// The actions.
+const (
+	Provision Verb = "provision" // a new guest in a free slot
+	Replace   Verb = "replace"   // a tainted or failed guest by its next incarnation
+	Retire    Verb = "retire"    // an idle guest, for good
+	Draw      Verb = "draw"      // a spare into a named cache
+)
+
+// Action is one thing to do.
+type Action struct {
+	Verb   Verb
+	Pool   string
+	Cache  string
+	Shard  string
+	Guest  lease.Guest // of replace, retire and draw
+	Demand bool        // somebody waits for it
+	Reason string      // of retire and replace: excess, age, uses, outdated, removed, dead …
+}
+
+func (a Action) String() string {
+	if a.Guest.Name == "" {
+		return fmt.Sprintf("%s in %s for %s (shard %s)", a.Verb, a.Pool, a.Cache, a.Shard)
+	}
+	return fmt.Sprintf("%s %s.%d for %s (%s)", a.Verb, a.Guest.Name, a.Guest.Incarnation, a.Cache, a.Reason)
+}
+
+// Decide says what must happen to bring the inventory towards the spec. It is pure. It never names a
+// leased guest, never goes above a max, never takes an enabled cache below its warm by its own doing
+// beyond what rollout allows, and, once all it asked for has happened, asks for nothing more.
+//
+// The order matters: waiting requests come before warm-up, warm-up before rollout, and only what
+// nobody wants is retired.
+func Decide(s Snapshot) []Action {
+	d := newDecision(s)
+	for _, w := range s.Demand {
+		d.serve(w)
+	}
+	for _, step := range []func(*cacheView){d.warmUp, d.retireBroken, d.rollOut, d.retireExcess} {
+		for _, c := range d.order {
+			step(c)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.pools)) {
+		d.shrink(d.pools[name])
+	}
+	return d.actions
+}
+
+// poolView is a pool while the decision is made.
+type poolView struct {
+	name     string
+	spec     *specs.Pool // nil: the spec has it no more
+	taken    int         // guests on record and decided
+	retiring int         // of them, those whose slot will be free and is promised to nobody
+}
+
+func (p *poolView) room() int {
+	if p.spec == nil {
+		return 0
+	}
+	return p.spec.Max - p.taken
+}
+
+// cacheView is a cache while the decision is made.
+type cacheView struct {
+	name     string
+	spec     *specs.Cache   // nil: the spec has it no more
+	taken    int            // guests on record and decided
+	coming   map[string]int // pool -> guests on their way to the shelf that no request has been promised
+	shelf    []lease.Guest  // shelved and promised to nobody, the worthiest first
+	broken   []lease.Guest  // tainted or failed
+	retiring int
+	making   int // of the current digest, on their way or decided
+	added    int // decided, for the shelf
+	unmet    int // requests that nothing could be found for
+}
+
+func (c *cacheView) room() int {
+	if c.spec == nil {
+		return 0
+	}
+	return c.spec.Max - c.taken
+}
+
+func (c *cacheView) supply() int {
+	n := len(c.shelf) + c.added
+	for _, k := range c.coming {
+		n += k
+	}
+	return n
+}
+
+type decision struct {
+	Snapshot
+	pools   map[string]*poolView
+	caches  map[string]*cacheView
+	order   []*cacheView   // by name
+	shards  map[string]int // guests on record or decided
+	actions []Action
+}
+
+func newDecision(s Snapshot) *decision {
+	d := &decision{Snapshot: s, pools: map[string]*poolView{}, caches: map[string]*cacheView{}, shards: map[string]int{}}
+	for _, p := range s.Fleet.Pools {
+		d.pool(p.Name)
+	}
+	for _, c := range s.Fleet.AllCaches() {
+		d.cache(c.Name)
+	}
+	for _, g := range s.Guests {
+		d.count(g)
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.caches)) {
+		c := d.caches[name]
+		slices.SortFunc(c.shelf, d.byWorth)
+		slices.SortFunc(c.broken, func(a, b lease.Guest) int { return cmp.Compare(a.Name, b.Name) })
+		d.order = append(d.order, c)
+	}
+	return d
+}
+
+func (d *decision) pool(name string) *poolView {
+	if d.pools[name] == nil {
+		d.pools[name] = &poolView{name: name, spec: d.Fleet.Pool(name)}
+	}
+	return d.pools[name]
+}
+
+func (d *decision) cache(name string) *cacheView {
+	if d.caches[name] == nil {
+		d.caches[name] = &cacheView{name: name, spec: d.Fleet.Cache(name), coming: map[string]int{}}
+	}
+	return d.caches[name]
+}
+
+// count books one guest. Held, quarantined and leased guests count as capacity and as nothing else.
+func (d *decision) count(g lease.Guest) {
+	p, c := d.pool(g.Pool), d.cache(g.Cache)
+	p.taken++
+	c.taken++
+	d.shards[g.Shard]++
+	switch g.State {
+	case lease.Shelved:
+		c.shelf = append(c.shelf, g)
+	case lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Resetting, lease.Replacing:
+		c.coming[g.Pool]++
+		if d.stale(g) == "" {
+			c.making++
+		}
+	case lease.Tainted, lease.Failed:
+		c.broken = append(c.broken, g)
+	case lease.Retiring:
+		p.retiring++
+		c.retiring++
+	}
+}
+
+// stale says why a guest is to be replaced although it is well; empty: it is not.
+func (d *decision) stale(g lease.Guest) string {
+	c := d.Fleet.Cache(g.Cache)
+	switch digest := d.Digests[g.Pool]; {
+	case c == nil || d.Fleet.Pool(g.Pool) == nil || !slices.Contains(c.Pools, g.Pool):
+		return "removed"
+	case digest != "" && g.Digest != digest:
+		return "outdated"
+	case c.Reuse.Age > 0 && !g.Born.IsZero() && d.Now.Sub(g.Born) >= c.Reuse.Age:
+		return "age"
+	}
+	return ""
+}
+
+// byWorth orders a shelf: what is fresh before what is stale, and what was used last before what has lain long.
+func (d *decision) byWorth(a, b lease.Guest) int {
+	if fa, fb := d.stale(a) == "", d.stale(b) == ""; fa != fb {
+		if fa {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name))
+}
+
+func (d *decision) do(a Action) { d.actions = append(d.actions, a) }
+
+// makes tells that a pool can make guests just now.
+func (d *decision) makes(pool string) bool {
+	return d.Fleet.Pool(pool) != nil && d.Digests[pool] != "" && !d.Paused[pool] && !d.Backoff[pool]
+}
+
+// serve finds a guest for a waiting request: one that is there or on its way and promised to nobody, else a new one.
+func (d *decision) serve(w Want) {
+	c := d.cache(w.Cache)
+	if c.spec == nil || d.Off[c.name] {
+		return
+	}
+	for _, pool := range w.Pools {
+		if i := slices.IndexFunc(c.shelf, func(g lease.Guest) bool { return g.Pool == pool }); i >= 0 {
+			c.shelf = slices.Delete(c.shelf, i, i+1)
+			return
+		}
+		if c.coming[pool] > 0 {
+			c.coming[pool]--
+			return
+		}
+	}
+	if d.obtain(c, w.Pools, true) {
+		return
+	}
+	c.unmet++
+	d.makeRoom(c, w.Pools)
+}
+
+// obtain brings one more guest to a cache: a broken one replaced, a spare drawn, or a new one.
+func (d *decision) obtain(c *cacheView, pools []string, demand bool) bool {
+	return d.replaceBroken(c, pools, demand) || d.drawSpare(c, pools, demand) || d.provision(c, pools, demand)
+}
+
+func (d *decision) replaceBroken(c *cacheView, pools []string, demand bool) bool {
+	for i, g := range c.broken {
+		if slices.Contains(pools, g.Pool) && d.makes(g.Pool) && d.Digests[g.Pool] == g.Digest && !d.Busy[g.Shard] && d.due(g) {
+			c.broken = slices.Delete(c.broken, i, i+1)
+			c.making++
+			d.do(Action{Verb: Replace, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: g, Demand: demand, Reason: g.Reason})
+			return true
+		}
+	}
+	return false
+}
+
+// due tells that a failed guest may be tried again: the pause doubles with each failure.
+func (d *decision) due(g lease.Guest) bool {
+	return g.State != lease.Failed || d.Now.Sub(g.Since) >= backoff(g.Failures)
+}
+
+// backoff is the pause after so many failures in a row: 2s, 4s … 5m.
+func backoff(failures int) time.Duration {
+	if failures <= 0 {
+		return 0
+	}
+	return min(time.Second<<min(failures, 16), 5*time.Minute)
+}
+
+func (d *decision) drawSpare(c *cacheView, pools []string, demand bool) bool {
+	if c.spec.Invisible || c.room() <= 0 {
+		return false
+	}
+	for _, pool := range pools {
+		from := d.caches[pool]
+		if from == nil || d.Paused[pool] || len(from.shelf) == 0 || d.stale(from.shelf[0]) != "" {
+			continue
+		}
+		g := from.shelf[0]
+		from.shelf = from.shelf[1:]
+		from.taken--
+		c.taken++
+		c.making++
+		d.do(Action{Verb: Draw, Pool: pool, Cache: c.name, Shard: g.Shard, Guest: g, Demand: demand, Reason: "spare"})
+		return true
+	}
+	return false
+}
+
+func (d *decision) provision(c *cacheView, pools []string, demand bool) bool {
+	if c.room() <= 0 {
+		return false
+	}
+	for _, name := range pools {
+		p := d.pool(name)
+		if !d.makes(name) || p.room() <= 0 {
+			continue
+		}
+		shard := d.shardFor(p.spec)
+		p.taken++
+		c.taken++
+		c.making++
+		d.shards[shard]++
+		d.do(Action{Verb: Provision, Pool: name, Cache: c.name, Shard: shard, Demand: demand})
+		return true
+	}
+	return false
+}
+
+// shardFor finds a shard of the pool's digest that has room and is not busy, the fullest first; else it opens a new one,
+// so that nobody waits for a run that is under way.
+func (d *decision) shardFor(p *specs.Pool) string {
+	best, most, free := "", 0, ""
+	for n := 1; n <= p.Max+len(d.Busy)+1; n++ {
+		id := ShardID(p.Name, d.Digests[p.Name], n)
+		guests := d.shards[id]
+		switch {
+		case d.Busy[id]:
+		case guests == 0 && free == "":
+			free = id
+		case guests > most && guests < p.ShardSize:
+			best, most = id, guests
+		}
+	}
+	return cmp.Or(best, free)
+}
+
+// ShardID names the nth shard of a pool's digest.
+func ShardID(pool, digest string, n int) string { return fmt.Sprintf("%s-%.8s-%d", pool, digest, n) }
+
+// makeRoom retires an idle guest that another cache keeps beyond its warm, when a request waits for a pool at its max.
+func (d *decision) makeRoom(c *cacheView, pools []string) {
+	if c.room() <= 0 {
+		return
+	}
+	for _, name := range pools {
+		p := d.pool(name)
+		if !d.makes(name) || p.taken != p.spec.Max {
+			continue
+		}
+		if p.retiring > 0 { // its slot is this request's
+			p.retiring--
+			return
+		}
+		for _, other := range d.order {
+			i := lastIndex(other.shelf, func(g lease.Guest) bool { return g.Pool == name })
+			if other != c && i >= 0 && (other.spec == nil || other.supply() > other.spec.Warm) {
+				d.retire(other, i, "excess")
+				p.retiring--
+				return
+			}
+		}
+	}
+}
+
+func lastIndex(guests []lease.Guest, match func(lease.Guest) bool) int {
+	for i := len(guests) - 1; i >= 0; i-- {
+		if match(guests[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// retire takes the ith guest off the view of a shelf.
+func (d *decision) retire(c *cacheView, i int, reason string) {
+	g := c.shelf[i]
+	c.shelf = slices.Delete(slices.Clone(c.shelf), i, i+1)
+	c.retiring++
+	d.pool(g.Pool).retiring++
+	d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: g, Reason: reason})
+}
+
+// warmUp keeps warm guests shelved ahead of demand.
+func (d *decision) warmUp(c *cacheView) {
+	if c.spec == nil || d.Off[c.name] {
+		return
+	}
+	for c.supply() < c.spec.Warm && d.obtain(c, c.spec.Pools, false) {
+		c.added++
+	}
+}
+
+// retireBroken takes away the tainted and failed guests that nobody needs replaced, and those that cannot be replaced in
+// place because their shard is of an old digest.
+func (d *decision) retireBroken(c *cacheView) {
+	wanted := 0
+	if c.spec != nil && !d.Off[c.name] {
+		wanted = c.unmet + c.spec.Warm - c.supply()
+	}
+	for _, g := range c.broken {
+		stale := d.stale(g)
+		switch {
+		case d.Paused[g.Pool]:
+		case wanted > 0 && (stale == "" || stale == "age"):
+			wanted-- // it waits for its shard, its next try or its pool
+		default:
+			d.pool(g.Pool).retiring++
+			d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: g, Reason: g.Reason})
+		}
+	}
+}
+
+// rollOut replaces stale idle guests at the pool's pace: the new before the old while max allows, else the old first, but
+// never the last one of a cache that keeps more than one warm.
+func (d *decision) rollOut(c *cacheView) {
+	fresh := slices.IndexFunc(c.shelf, func(g lease.Guest) bool { return d.stale(g) != "" })
+	if fresh < 0 {
+		return
+	}
+	floor, pace := 0, len(c.shelf)+c.retiring
+	if c.spec != nil && !d.Off[c.name] {
+		if p := d.Fleet.Pool(c.shelf[fresh].Pool); p != nil {
+			pace = p.Rollout.MaxUnavailable
+		}
+		floor = d.surge(c, fresh, pace)
+	}
+	for n := min(pace-c.retiring, len(c.shelf)-fresh, len(c.shelf)-floor); n > 0; n-- {
+		i := lastIndex(c.shelf, func(g lease.Guest) bool { return !d.Paused[g.Pool] && d.stale(g) != "" })
+		if i < 0 {
+			return
+		}
+		d.retire(c, i, d.stale(c.shelf[i]))
+	}
+}
+
+// surge makes new guests beside the stale ones, and returns how many of the shelf must stay for now.
+func (d *decision) surge(c *cacheView, fresh, pace int) (floor int) {
+	warm := c.spec.Warm
+	for n := min(pace, warm-fresh) - c.making; n > 0 && d.provision(c, c.spec.Pools, false); n-- {
+		c.added++
+	}
+	if c.making > 0 || fresh >= warm {
+		return warm
+	}
+	if slices.ContainsFunc(c.spec.Pools, func(p string) bool { return d.Paused[p] || d.Backoff[p] }) {
+		return warm // nothing would take their place
+	}
+	return max(warm-pace, min(1, warm-1))
+}
+
+// retireExcess brings a shelf down to its size.
+func (d *decision) retireExcess(c *cacheView) {
+	if c.spec == nil {
+		return
+	}
+	for len(c.shelf) > c.spec.Size {
+		i := lastIndex(c.shelf, func(g lease.Guest) bool { return !d.Paused[g.Pool] })
+		if i < 0 {
+			return
+		}
+		d.retire(c, i, "excess")
+	}
+}
+
+// shrink retires idle guests of a pool that has more than its max, because the spec has lowered it.
+func (d *decision) shrink(p *poolView) {
+	if p.spec == nil || d.Paused[p.name] {
+		return
+	}
+	for over := p.taken - p.retiring - p.spec.Max; over > 0; over-- {
+		c, i := d.leastWanted(p.name)
+		if c == nil {
+			return
+		}
+		d.retire(c, i, "excess")
+	}
+}
+
+// leastWanted finds an idle guest of a pool in the cache that is furthest above its warm.
+func (d *decision) leastWanted(pool string) (best *cacheView, at int) {
+	most := 0
+	for _, c := range d.order {
+		i := lastIndex(c.shelf, func(g lease.Guest) bool { return g.Pool == pool })
+		surplus := c.supply()
+		if c.spec != nil {
+			surplus -= c.spec.Warm
+		}
+		if i >= 0 && (best == nil || surplus > most) {
+			best, at, most = c, i, surplus
+		}
+	}
+	return best, at
+}

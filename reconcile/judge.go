@@ -1,0 +1,282 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"greenroom/lease"
+)
+
+// conditions is the set of one pool or shard, by type.
+type conditions map[ConditionType]Condition
+
+// set changes a condition; its Since moves only when status or reason change.
+func (c *conditions) set(now time.Time, revision string, t ConditionType, status bool, reason, message string) {
+	if *c == nil {
+		*c = conditions{}
+	}
+	since := now
+	if old, ok := (*c)[t]; ok && old.Status == status && old.Reason == reason {
+		since = old.Since
+	}
+	(*c)[t] = Condition{Type: t, Status: status, Reason: reason, Message: message, Since: since, Revision: revision}
+}
+
+func (c conditions) list() []Condition {
+	out := make([]Condition, 0, len(c))
+	for _, t := range []ConditionType{Ready, Reconciling, Stalled, Waiting} {
+		if cond, ok := c[t]; ok {
+			out = append(out, cond)
+		}
+	}
+	return out
+}
+
+// verdict is a reason with its message; an empty reason means "no".
+type verdict struct{ reason, message string }
+
+// judge says of every pool and shard how it stands, after a pass.
+func (l *Loop) judge(s Snapshot) {
+	brakes := l.o.Brakes()
+	byPool := map[string][]lease.Guest{}
+	for _, g := range s.Guests {
+		byPool[g.Pool] = append(byPool[g.Pool], g)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sh := range l.shards {
+		l.judgeShard(sh, s)
+	}
+	names := map[string]bool{}
+	for _, p := range s.Fleet.Pools {
+		names[p.Name] = true
+	}
+	for name := range byPool {
+		names[name] = true
+	}
+	for name := range l.pools {
+		if !names[name] {
+			delete(l.pools, name)
+		}
+	}
+	for name := range names {
+		l.judgePool(name, byPool[name], s, brakes[name])
+	}
+}
+
+func (l *Loop) judgeShard(sh *shardState, s Snapshot) {
+	var stalled, waiting, busy verdict
+	if sh.stalled != nil {
+		stalled = verdict{"Fault" + title(sh.stalled.Kind), sh.stalled.Error()}
+	}
+	if sh.until.After(s.Now) {
+		waiting = verdict{"RunFailed", fmt.Sprintf("%s; tried again at %s", sh.message, sh.until.UTC().Format(time.TimeOnly))}
+	}
+	if sh.run != "" {
+		busy = verdict{"Running", "run " + sh.run}
+	}
+	l.write(&sh.conditions, s, stalled, waiting, busy)
+}
+
+func (l *Loop) judgePool(name string, guests []lease.Guest, s Snapshot, brake string) {
+	p := l.pool(name)
+	l.write(&p.conditions, s, l.stalledPool(name), l.waitingPool(name, p, s, brake), l.busyPool(name, guests, s))
+}
+
+func (l *Loop) write(c *conditions, s Snapshot, stalled, waiting, busy verdict) {
+	set := func(t ConditionType, v verdict, otherwise string) {
+		if v.reason == "" {
+			c.set(s.Now, s.Fleet.Revision, t, false, otherwise, "")
+			return
+		}
+		c.set(s.Now, s.Fleet.Revision, t, true, v.reason, v.message)
+	}
+	set(Stalled, stalled, "NotStalled")
+	set(Waiting, waiting, "NotWaiting")
+	set(Reconciling, busy, "Idle")
+	ready := verdict{"Converged", "everything that the spec wants is there"}
+	for _, v := range []verdict{stalled, waiting, busy} {
+		if v.reason != "" {
+			c.set(s.Now, s.Fleet.Revision, Ready, false, v.reason, v.message)
+			return
+		}
+	}
+	set(Ready, ready, "")
+}
+
+func (l *Loop) stalledPool(name string) verdict {
+	if err := l.faults[name]; err != nil {
+		return verdict{"ModuleUnreadable", err.Error()}
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.shards)) {
+		if sh := l.shards[id]; sh.pool == name && sh.stalled != nil {
+			return verdict{"Fault" + title(sh.stalled.Kind), "shard " + id + ": " + sh.stalled.Error()}
+		}
+	}
+	return verdict{}
+}
+
+func (l *Loop) waitingPool(name string, p *poolState, s Snapshot, brake string) verdict {
+	b := l.breaker(l.recipes[name].module)
+	switch {
+	case p.paused != nil:
+		return verdict{"Paused", fmt.Sprintf("paused by %s at %s: %s", p.paused.By, p.paused.Since.Format(time.RFC3339), p.paused.Reason)}
+	case brake != "":
+		return verdict{"WatchdogBrake", brake}
+	case b.until.After(s.Now):
+		return verdict{"BreakerOpen", fmt.Sprintf("%d runs of the module have failed in a row, last: %s; tried again at %s", b.failures, b.message, b.until.UTC().Format(time.TimeOnly))}
+	case p.until.After(s.Now):
+		return verdict{"RunFailed", fmt.Sprintf("%s; tried again at %s", p.message, p.until.UTC().Format(time.TimeOnly))}
+	}
+	return verdict{}
+}
+
+func (l *Loop) busyPool(name string, guests []lease.Guest, s Snapshot) verdict {
+	counts := map[lease.State]int{}
+	for _, g := range guests {
+		switch g.State {
+		case lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Replacing, lease.Retiring, lease.Tainted, lease.Failed:
+			counts[g.State]++
+		}
+		if d := s.Digests[name]; d != "" && g.Digest != d && g.State != lease.Leased {
+			counts["outdated"]++
+		}
+	}
+	if len(counts) == 0 {
+		return verdict{}
+	}
+	parts := make([]string, 0, len(counts))
+	for _, state := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[state], state))
+	}
+	return verdict{"Converging", strings.Join(parts, ", ")}
+}
+
+func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+// Status tells how everything stands. It answers also while the store is away, from what was known last.
+func (l *Loop) Status(ctx context.Context) (Status, error) {
+	guests, err := l.guests(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := Status{
+		Revision: l.fleet.Revision, Source: l.o.Source, SpecValid: l.specErr == nil, SpecSince: l.specSince, Pools: []PoolStatus{},
+	}
+	if l.specErr != nil {
+		st.SpecError = l.specErr.Error()
+	}
+	if l.driver != nil {
+		path, version := l.driver.Binary()
+		st.Terraform, st.Processes = version+" "+path, l.driver.Started()
+	}
+	if err != nil {
+		st.Store = err.Error()
+	}
+	for name := range l.pools {
+		st.Pools = append(st.Pools, l.poolStatus(name, guests))
+	}
+	slices.SortFunc(st.Pools, func(a, b PoolStatus) int { return strings.Compare(a.Pool, b.Pool) })
+	st.Conditions = l.fleetConditions(st)
+	return st, nil
+}
+
+func (l *Loop) poolStatus(name string, guests []lease.Guest) PoolStatus {
+	p := l.pool(name)
+	st := PoolStatus{Pool: name, Guests: map[lease.State]int{}, Conditions: p.conditions.list(), Pause: p.paused, Shards: []ShardStatus{}}
+	if spec := l.fleet.Pool(name); spec != nil {
+		st.Module, st.Max, st.Spare, st.Digest = spec.Module, spec.Max, spec.Spare, l.recipes[name].digest
+	}
+	for _, state := range lease.States {
+		st.Guests[state] = 0
+	}
+	inShard := map[string]int{}
+	for _, g := range guests {
+		if g.Pool == name {
+			st.Guests[g.State]++
+			inShard[g.Shard]++
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.shards)) {
+		sh := l.shards[id]
+		if sh.pool != name || inShard[id] == 0 && sh.run == "" && sh.stalled == nil && sh.meta.Digest == "" {
+			continue
+		}
+		st.Shards = append(st.Shards, ShardStatus{
+			Shard: id, Pool: name, Digest: sh.meta.Digest, Outdated: sh.meta.Digest != st.Digest, Guests: inShard[id],
+			Run: sh.run, LastRun: sh.last, Failures: sh.failures, NextTry: sh.until, Conditions: sh.conditions.list(),
+		})
+	}
+	return st
+}
+
+// fleetConditions says what concerns everything at once.
+func (l *Loop) fleetConditions(st Status) []Condition {
+	var c conditions
+	now := l.o.Now()
+	problem := verdict{}
+	switch {
+	case l.storeErr != nil || st.Store != "":
+		problem = verdict{"StoreUnavailable", "the store cannot be reached; leases are refused until it is back"}
+	case l.driverErr != nil:
+		problem = verdict{"TerraformMissing", l.driverErr.Error()}
+	case l.specErr != nil && l.fleet.Revision == "":
+		problem = verdict{"SpecInvalid", "no good revision of the specs has been seen yet"}
+	case l.specErr != nil:
+		problem = verdict{"SpecInvalid", "the newest specs are bad; revision " + l.fleet.Revision + " stays in force"}
+	case l.fleet.Revision == "":
+		problem = verdict{"NoSpecs", "no specs are in force yet"}
+	}
+	if problem.reason == "" {
+		c.set(now, st.Revision, Ready, true, "Serving", "revision "+st.Revision+" is in force")
+		return c.list()
+	}
+	c.set(now, st.Revision, Ready, false, problem.reason, problem.message)
+	c.set(now, st.Revision, Waiting, true, problem.reason, problem.message)
+	return c.list()
+}
+
+// Explain says why a request in the queue of a cache has to wait.
+func (l *Loop) Explain(ctx context.Context, cache string) string {
+	c := l.inForce().Cache(cache)
+	if c == nil {
+		return "the spec has no cache " + cache
+	}
+	st, err := l.o.Store.Stock(ctx, c)
+	if err != nil {
+		return "the store cannot be reached"
+	}
+	if st.Override != nil && !st.Override.Enabled {
+		return "cache " + cache + " is disabled by " + st.Override.By + ": " + st.Override.Reason
+	}
+	if !c.Enabled {
+		return "cache " + cache + " is disabled by the spec"
+	}
+	parts := []string{fmt.Sprintf("%d of at most %d guests are leased", st.In(lease.Leased), c.Max)}
+	if n := st.In(lease.Planned, lease.Provisioning, lease.Replacing, lease.Booting, lease.Preparing); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d on their way", n))
+	}
+	if n := st.In(lease.Resetting); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d being reset", n))
+	}
+	return strings.Join(append(parts, l.obstacles(c.Pools)...), "; ")
+}
+
+func (l *Loop) obstacles(pools []string) (out []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.driverErr != nil {
+		out = append(out, l.driverErr.Error())
+	}
+	for _, name := range pools {
+		for _, t := range []ConditionType{Stalled, Waiting} {
+			if c := l.pool(name).conditions[t]; c.Status {
+				out = append(out, fmt.Sprintf("pool %s: %s: %s", name, c.Reason, c.Message))
+			}
+		}
+	}
+	return out
+}

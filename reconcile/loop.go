@@ -1,0 +1,345 @@
+// Package reconcile brings the inventory of guests towards the specs. Decide, which is pure, says what must
+// happen; the loop carries it out, one Terraform run per shard, and publishes what came of it.
+//
+// Its state is in the store and in the shards' directories, so that a killed process loses nothing: a guest that is claimed
+// and has no run under way is simply work that is due.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"greenroom/lease"
+	"greenroom/reconcile/terraform"
+	"greenroom/specs"
+)
+
+// Options of a loop. Store and OpenDriver are needed.
+type Options struct {
+	Store *lease.Store
+	// OpenDriver finds Terraform. It is called again until it succeeds; leases are served without it.
+	OpenDriver func(context.Context) (*terraform.Driver, error)
+	// Writer names this server among those on one store; it must survive a restart.
+	Writer string
+	// AuthorizedKeys are given to every guest at its birth.
+	AuthorizedKeys []string
+	// Source says where the specs come from, for people.
+	Source string
+	// FleetFile keeps the last good fleet, so that a restart on a bad spec goes on with it. Empty: not kept.
+	FleetFile string
+	// Vanished is told of guests that their provider took away.
+	Vanished func(ctx context.Context, guests []lease.Guest, evidence string)
+	// Brakes says for which pools the watchdog's brake holds, and why.
+	Brakes func() map[string]string
+
+	Debounce   time.Duration // events within it make one tick; default 10ms
+	Every      time.Duration // between ticks without an event; default 10s
+	DriftEvery time.Duration // between looks for drift at one shard; default 15m
+	Registry   prometheus.Registerer
+	Log        *slog.Logger
+	Now        func() time.Time
+}
+
+// Loop is the reconciler. Run it once; its other methods may be called concurrently.
+type Loop struct {
+	o       Options
+	metrics *metrics
+	wake    chan struct{}
+	runs    sync.WaitGroup
+
+	mu        sync.Mutex
+	driver    *terraform.Driver
+	fleet     *specs.Fleet // in force
+	offered   *specs.Fleet // newer, not in force yet
+	specErr   error        // of the newest revision, when it is bad
+	specSince time.Time
+	recipes   map[string]recipe      // pool -> what its guests are born of
+	faults    map[string]error       // pool -> why it has no recipe
+	pools     map[string]*poolState  // by name
+	shards    map[string]*shardState // by id
+	breakers  map[string]*pause      // by module
+	storeErr  error
+	driverErr error
+	ready     bool // recovered and mended since the start
+}
+
+// New returns a loop that is not running yet.
+func New(o Options) *Loop {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&o.Debounce, 10*time.Millisecond)
+	set(&o.Every, 10*time.Second)
+	set(&o.DriftEvery, 15*time.Minute)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Vanished == nil {
+		o.Vanished = func(context.Context, []lease.Guest, string) {}
+	}
+	if o.Brakes == nil {
+		o.Brakes = func() map[string]string { return nil }
+	}
+	return &Loop{
+		o: o, metrics: newMetrics(o.Registry), wake: make(chan struct{}, 1), fleet: &specs.Fleet{},
+		recipes: map[string]recipe{}, faults: map[string]error{}, pools: map[string]*poolState{},
+		shards: map[string]*shardState{}, breakers: map[string]*pause{},
+	}
+}
+
+// Wake asks for a tick soon. Naming pools also ends their pauses after failures: a human says "now, please".
+func (l *Loop) Wake(pools ...string) {
+	l.mu.Lock()
+	for _, name := range pools {
+		l.forgive(name)
+	}
+	l.mu.Unlock()
+	l.nudge()
+}
+
+func (l *Loop) nudge() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Notify takes a change in the store; those that may need work wake the loop.
+func (l *Loop) Notify(c lease.Change) {
+	switch {
+	case c.Kind == lease.Missed, c.Kind == lease.LeaseEnded, c.Kind == lease.CacheToggle, c.Kind == lease.Granted:
+		l.nudge()
+	case c.Kind == lease.GuestMoved:
+		switch c.State {
+		case lease.Tainted, lease.Failed, lease.Shelved, lease.Gone:
+			l.nudge()
+		}
+	}
+}
+
+// Run reconciles until ctx ends. Runs under way then go on by themselves, and the next start finds them again.
+func (l *Loop) Run(ctx context.Context) error {
+	defer l.runs.Wait()
+	defer l.detach()
+	for {
+		wait := l.o.Every
+		if err := l.tick(ctx); err != nil && ctx.Err() == nil {
+			wait = time.Second
+		} else if next := l.nextTry(); !next.IsZero() {
+			wait = min(wait, max(next.Sub(l.o.Now()), l.o.Debounce))
+		}
+		if !l.pauseFor(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// pauseFor waits for an event, and a moment longer for those that come with it, or for d. False: ctx has ended.
+func (l *Loop) pauseFor(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	case <-l.wake:
+	}
+	timer.Reset(l.o.Debounce)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+	}
+	select {
+	case <-l.wake:
+	default:
+	}
+	return true
+}
+
+func (l *Loop) detach() {
+	if d := l.terraform(); d != nil {
+		d.Detach()
+	}
+}
+
+func (l *Loop) terraform() *terraform.Driver {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.driver
+}
+
+// tick is one pass: read all, decide, carry out, start runs. An error means that something could not be read whole, and
+// that nothing was decided.
+func (l *Loop) tick(ctx context.Context) error {
+	err := l.pass(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.storeErr
+	l.storeErr = nil
+	if errors.Is(err, lease.ErrUnavailable) {
+		l.storeErr = err
+	}
+	switch {
+	case ctx.Err() != nil:
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		l.o.Log.Error("this pass changed nothing", "err", err)
+	case err == nil && before != nil:
+		l.o.Log.Info("the store is back")
+	}
+	return err
+}
+
+func (l *Loop) pass(ctx context.Context) error {
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	snap, err := l.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	actions := Decide(snap)
+	for _, a := range actions {
+		if err := l.carryOut(ctx, a); err != nil {
+			return err
+		}
+	}
+	if len(actions) > 0 {
+		if snap.Guests, err = l.guests(ctx); err != nil {
+			return err
+		}
+	}
+	if err := l.dropUnmade(ctx, snap.Guests); err != nil {
+		return err
+	}
+	l.startRuns(ctx, snap.Guests)
+	l.judge(snap)
+	return nil
+}
+
+// prepare brings what a pass stands on into order: the store, the fleet in force, Terraform and the runs of a former life.
+func (l *Loop) prepare(ctx context.Context) error {
+	if err := l.openDriver(ctx); err != nil {
+		return err
+	}
+	if err := l.rebuild(ctx); err != nil {
+		return err
+	}
+	if err := l.adopt(ctx); err != nil {
+		return err
+	}
+	if l.ready {
+		return nil
+	}
+	if err := l.mend(ctx); err != nil {
+		return err
+	}
+	if err := l.recover(ctx); err != nil {
+		return err
+	}
+	l.ready = true
+	return nil
+}
+
+// openDriver finds Terraform once. Without it nothing can be reconciled, and leases are served all the same.
+func (l *Loop) openDriver(ctx context.Context) error {
+	if l.terraform() != nil {
+		return nil
+	}
+	d, err := l.o.OpenDriver(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.driverErr = err
+	if err != nil {
+		return fmt.Errorf("terraform: %w", err)
+	}
+	l.driver = d
+	path, version := d.Binary()
+	l.o.Log.Info("found terraform", "path", path, "version", version)
+	return nil
+}
+
+// mend finishes what a crash left half done in the store.
+func (l *Loop) mend(ctx context.Context) error {
+	pools, err := l.poolNames(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range pools {
+		if err := l.o.Store.Mend(ctx, name); err != nil {
+			return fmt.Errorf("mending pool %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// recover finds the runs that went on while no daemon was there, and those whose outcome nobody has taken in.
+func (l *Loop) recover(ctx context.Context) error {
+	running, orphans, err := l.terraform().Recover(ctx)
+	if err != nil {
+		return fmt.Errorf("finding runs again: %w", err)
+	}
+	for _, o := range orphans {
+		l.o.Log.Warn("a run died without an outcome; its shard is planned again", "run", o.Run, "shard", o.Shard, "pool", o.Pool)
+	}
+	for _, r := range running {
+		l.o.Log.Info("found a run again", "run", r.Run, "shard", r.Shard, "pool", r.Pool)
+		l.shard(r.Shard, r.Pool).begin(r.Run)
+		l.runs.Go(func() { l.follow(ctx, r) })
+	}
+	return nil
+}
+
+// carryOut does one action in the store. That somebody else was faster is no error: the next pass sees it.
+func (l *Loop) carryOut(ctx context.Context, a Action) error {
+	var err error
+	switch a.Verb {
+	case Provision:
+		if err := l.ensureShard(a.Shard, a.Pool); err != nil {
+			return err
+		}
+		digest := l.recipe(a.Pool).digest
+		a.Guest, err = l.o.Store.Plan(ctx, l.inForce().Pool(a.Pool), l.inForce().Cache(a.Cache), a.Shard, digest, a.Demand)
+	case Replace:
+		_, err = l.o.Store.Claim(ctx, a.Guest, lease.Replacing, "", a.Reason)
+	case Retire:
+		_, err = l.o.Store.Claim(ctx, a.Guest, lease.Retiring, "", a.Reason)
+	case Draw:
+		_, err = l.o.Store.Draw(ctx, a.Guest, l.inForce().Cache(a.Cache))
+	}
+	log := l.o.Log.With("pool", a.Pool, "cache", a.Cache, "guest", a.Guest.Name, "shard", a.Shard)
+	switch {
+	case err == nil:
+		log.Info("decided: "+string(a.Verb), "reason", a.Reason, "demand", a.Demand)
+	case errors.Is(err, lease.ErrUnavailable):
+		return err
+	default:
+		log.Info("overtaken: "+string(a.Verb), "err", err)
+		l.nudge()
+	}
+	return nil
+}
+
+func (l *Loop) inForce() *specs.Fleet {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fleet
+}
+
+func (l *Loop) recipe(pool string) recipe {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.recipes[pool]
+}

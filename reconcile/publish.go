@@ -1,0 +1,123 @@
+package reconcile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"greenroom/lease"
+	"greenroom/reconcile/terraform"
+)
+
+// publish takes the outcome of a run into the inventory: what exists is booting, what does not is tried again or gone. Doing
+// it twice is doing it once, because every step needs the run's own claim.
+func (l *Loop) publish(ctx context.Context, r *terraform.Running, out terraform.Outcome) error {
+	all, err := l.o.Store.Guests(ctx, r.Pool)
+	if err != nil {
+		return err
+	}
+	known := map[string]lease.Guest{}
+	for _, g := range all {
+		if g.Shard != r.Shard {
+			continue
+		}
+		known[g.Name] = g
+		if g.Run != r.Run {
+			continue
+		}
+		if err := l.publishGuest(ctx, g, r.Run, out); err != nil && !errors.Is(err, lease.ErrConflict) {
+			return fmt.Errorf("guest %s: %w", g.Name, err)
+		}
+	}
+	l.reportVanished(ctx, known, out)
+	return l.reportStrangers(ctx, r, known, out)
+}
+
+func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out terraform.Outcome) error {
+	o, whole := out.Guests[g.Name]
+	applied, exists := out.Incarnations[g.Name]
+	certain := out.Incarnations != nil
+	var err error
+	switch {
+	case g.State == lease.Provisioning && whole && applied == g.Incarnation:
+		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation, machine(o))
+	case g.State == lease.Replacing && whole && applied == g.Incarnation+1:
+		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation+1, machine(o))
+	case !certain: // nobody knows: the claim stays, and the next run of the shard finds out
+	case g.State == lease.Retiring && !exists:
+		err = l.o.Store.Remove(ctx, g, run, g.Reason)
+	case g.State == lease.Provisioning && !exists:
+		err = l.o.Store.Remove(ctx, g, run, "run_failed")
+	case g.State == lease.Provisioning || g.State == lease.Replacing && !whole:
+		_, err = l.o.Store.Fail(ctx, g, run, why(g.Name, out))
+	case g.State == lease.Replacing: // nothing was done to it
+		_, err = l.o.Store.Unclaim(ctx, g, run, why(g.Name, out))
+	}
+	return err
+}
+
+func why(guest string, out terraform.Outcome) string {
+	if text := out.Failed[guest]; text != "" {
+		return text
+	}
+	if out.Err != nil {
+		return out.Err.Error()
+	}
+	return "the run did not make it"
+}
+
+func machine(o terraform.Output) lease.Machine {
+	attributes, _ := json.Marshal(o.Attributes) // raw JSON that was valid when it was read
+	return lease.Machine{ID: o.ID, Host: o.Host, Port: o.Port, User: o.User, HostKey: o.HostKey, Attributes: attributes}
+}
+
+// reportVanished tells the watchdog of guests that their provider took away. Those claimed by the run are dealt with.
+func (l *Loop) reportVanished(ctx context.Context, known map[string]lease.Guest, out terraform.Outcome) {
+	var gone []lease.Guest
+	for _, name := range out.Vanished {
+		if g, ok := known[name]; ok && g.Run == "" {
+			gone = append(gone, g)
+		}
+	}
+	if len(gone) > 0 {
+		l.o.Vanished(ctx, gone, "terraform finds that its provider took it away (run "+out.Run+")")
+	}
+}
+
+// reportStrangers puts guests on record that exist in the state and that the inventory does not know. They may be leased.
+func (l *Loop) reportStrangers(ctx context.Context, r *terraform.Running, known map[string]lease.Guest, out terraform.Outcome) error {
+	var strange []string
+	for name := range out.Incarnations {
+		if _, ok := known[name]; !ok {
+			strange = append(strange, name)
+		}
+	}
+	if len(strange) == 0 {
+		return nil
+	}
+	l.o.Log.Warn("found guests that the inventory does not know", "shard", r.Shard, "guests", strings.Join(strange, " "))
+	return l.quarantine(ctx, r.Shard, l.metaOf(r.Shard), out.Guests, out.Incarnations, known)
+}
+
+// tidy removes a shard that has no guest any more.
+func (l *Loop) tidy(ctx context.Context, shard string) {
+	meta := l.metaOf(shard)
+	guests, err := l.o.Store.Guests(ctx, meta.Recipe.Pool)
+	if err != nil {
+		return
+	}
+	for _, g := range guests {
+		if g.Shard == shard {
+			return
+		}
+	}
+	switch err := l.terraform().Remove(ctx, shard); {
+	case err == nil:
+		l.forget(shard)
+		l.o.Log.Info("removed an empty shard", "shard", shard)
+	case !errors.Is(err, terraform.ErrNotEmpty) && !errors.Is(err, terraform.ErrNoShard):
+		l.o.Log.Warn("an empty shard could not be removed", "shard", shard, "err", err)
+	}
+}

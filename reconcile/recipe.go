@@ -1,0 +1,168 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/gob"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"greenroom/modules"
+	"greenroom/reconcile/terraform"
+	"greenroom/specs"
+)
+
+// recipe is everything that a guest of a pool is born of. Its digest is the pool's.
+type recipe struct {
+	Pool      string          `json:"pool"`
+	Source    string          `json:"source"` // as the spec has it
+	Tree      string          `json:"tree,omitempty"`
+	Variables json.RawMessage `json:"variables"`
+	UserData  string          `json:"user_data,omitempty"`
+
+	digest string
+	module string // Source, for the breaker
+	job    terraform.Module
+}
+
+// newRecipe reads what the pool's guests are born of. The digest covers the module's tree, the variables and the bootstrap;
+// labels, sizes, probes and credentials are not in it.
+func newRecipe(p *specs.Pool) (recipe, error) {
+	r := recipe{Pool: p.Name, Source: p.Module, Variables: p.Variables, UserData: p.UserData, module: p.Module}
+	tree, local, err := moduleTree(p)
+	if err != nil {
+		return r, err
+	}
+	if local {
+		if r.Tree, err = terraform.Digest(tree); err != nil {
+			return r, fmt.Errorf("module %s: %w", p.Module, err)
+		}
+		r.job = terraform.Module{FS: tree, Digest: r.Tree}
+	} else {
+		r.job = terraform.Module{Source: p.Module}
+	}
+	r.digest = r.sum()
+	return r, nil
+}
+
+func (r recipe) sum() string {
+	body, _ := json.Marshal(r) // strings and valid JSON: it cannot fail
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:])
+}
+
+func moduleTree(p *specs.Pool) (tree fs.FS, local bool, err error) {
+	if p.ModuleDir != "" {
+		if _, err := os.Stat(p.ModuleDir); err != nil {
+			return nil, false, fmt.Errorf("module %s: %w", p.Module, err)
+		}
+		return os.DirFS(p.ModuleDir), true, nil
+	}
+	if tree, ok := modules.Lookup(p.Module); ok {
+		return tree, true, nil
+	}
+	return nil, false, nil
+}
+
+// shardMeta is kept with each shard, so that it can be run and rebuilt when the spec and the store have forgotten it.
+type shardMeta struct {
+	Recipe recipe            `json:"recipe"`
+	Digest string            `json:"digest"`
+	Caches map[string]string `json:"caches"` // guest -> cache
+	Ran    bool              `json:"ran"`    // a run was started, so that the module store has the tree
+}
+
+// module returns the job's module for a recipe that was read back: the tree is in the module store by its digest.
+func (m shardMeta) module() terraform.Module {
+	if m.Recipe.Tree != "" {
+		return terraform.Module{Digest: m.Recipe.Tree}
+	}
+	return terraform.Module{Source: m.Recipe.Source}
+}
+
+// Offer hands the loop a newer revision of the specs, or the reason why the newest one is bad: then the one in force stays.
+func (l *Loop) Offer(fleet *specs.Fleet, err error) {
+	l.mu.Lock()
+	if l.specErr = err; err == nil {
+		l.offered = fleet
+	}
+	l.mu.Unlock()
+	if err != nil {
+		l.o.Log.Error("the newest specs are bad; the last good ones stay in force", "revision", l.inForce().Revision, "err", err)
+	}
+	l.nudge()
+}
+
+// adopt brings an offered fleet into force: all that can fail comes before anything is changed.
+func (l *Loop) adopt(ctx context.Context) error {
+	l.mu.Lock()
+	fleet := l.offered
+	l.mu.Unlock()
+	if fleet == nil {
+		return nil
+	}
+	recipes, faults := map[string]recipe{}, map[string]error{}
+	for _, p := range fleet.Pools {
+		r, err := newRecipe(p)
+		if err != nil {
+			faults[p.Name] = err
+			continue
+		}
+		recipes[p.Name] = r
+	}
+	if err := l.o.Store.Adopt(ctx, fleet); err != nil {
+		return err
+	}
+	if err := l.keep(fleet); err != nil {
+		l.o.Log.Error("the fleet could not be kept for the next start", "err", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.o.Log.Info("specs are in force", "revision", fleet.Revision, "pools", len(fleet.Pools), "caches", len(fleet.Caches))
+	l.fleet, l.recipes, l.faults, l.specSince = fleet, recipes, faults, l.o.Now()
+	if l.offered == fleet {
+		l.offered = nil
+	}
+	for _, p := range fleet.Pools {
+		l.forgive(p.Name)
+	}
+	return nil
+}
+
+func (l *Loop) keep(fleet *specs.Fleet) error {
+	if l.o.FleetFile == "" {
+		return nil
+	}
+	var body bytes.Buffer
+	if err := gob.NewEncoder(&body).Encode(fleet); err != nil {
+		return err
+	}
+	next := l.o.FleetFile + ".next"
+	if err := os.WriteFile(next, body.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, l.o.FleetFile)
+}
+
+// Restore offers the last good fleet of a former life, so that a start on bad specs goes on with it.
+func (l *Loop) Restore() error {
+	body, err := os.ReadFile(filepath.Clean(l.o.FleetFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	fleet := new(specs.Fleet)
+	if err == nil {
+		err = gob.NewDecoder(bytes.NewReader(body)).Decode(fleet)
+	}
+	if err != nil {
+		return fmt.Errorf("the last good fleet: %w", err)
+	}
+	l.Offer(fleet, nil)
+	return nil
+}

@@ -1,0 +1,209 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"greenroom/lease"
+	"greenroom/reconcile/terraform"
+)
+
+// lockTTL is how long a shard stays ours without a renewal.
+const lockTTL = 2 * time.Minute
+
+// startRuns starts a run for each shard that has work due and none under way; those that somebody waits for come first.
+func (l *Loop) startRuns(ctx context.Context, guests []lease.Guest) {
+	type work struct {
+		shard, pool string
+		demand      bool
+	}
+	due := map[string]*work{}
+	for _, g := range guests {
+		switch g.State {
+		case lease.Planned, lease.Provisioning, lease.Replacing, lease.Retiring:
+			if due[g.Shard] == nil {
+				due[g.Shard] = &work{shard: g.Shard, pool: g.Pool}
+			}
+			due[g.Shard].demand = due[g.Shard].demand || g.Demand
+		}
+	}
+	list := make([]*work, 0, len(due))
+	for _, w := range due {
+		list = append(list, w)
+	}
+	slices.SortFunc(list, func(a, b *work) int {
+		if a.demand != b.demand {
+			if a.demand {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.shard, b.shard)
+	})
+	for _, w := range list {
+		l.startRun(ctx, w.shard, w.pool, false)
+	}
+	for _, id := range l.driftDue() {
+		if _, busy := due[id]; !busy {
+			l.startRun(ctx, id, l.poolOf(id), true)
+		}
+	}
+}
+
+func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
+	run := strings.ToLower(rand.Text()[:12])
+	sh := l.shard(shard, pool)
+	l.mu.Lock()
+	now := l.o.Now()
+	free := sh.run == "" && sh.stalled == nil && !sh.until.After(now) && l.pool(pool).paused == nil &&
+		!l.breaker(l.recipes[pool].module).until.After(now)
+	if free {
+		sh.run = run
+	}
+	l.mu.Unlock()
+	if free {
+		l.runs.Go(func() { l.run(ctx, shard, pool, run, drift) })
+	}
+}
+
+// run is one run of one shard, from its claims to its published outcome.
+func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
+	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
+	if _, err := l.o.Store.Lock(ctx, pool, shard, l.o.Writer, lockTTL); err != nil {
+		l.ended(shard, pool, run, terraform.Outcome{}, fmt.Errorf("locking the shard: %w", err))
+		return
+	}
+	job, err := l.job(ctx, shard, pool, run, drift)
+	if err != nil {
+		l.ended(shard, pool, run, terraform.Outcome{}, err)
+		return
+	}
+	log.Info("run starts", "create", job.Create, "replace", job.Replace, "destroy", job.Destroy, "drift", drift)
+	running, err := l.terraform().Start(ctx, job)
+	if err != nil {
+		l.ended(shard, pool, run, terraform.Outcome{}, err)
+		return
+	}
+	l.follow(ctx, running)
+}
+
+// follow waits for a run, keeping the shard ours meanwhile, and takes its outcome in.
+func (l *Loop) follow(ctx context.Context, r *terraform.Running) {
+	stop := l.renewLock(ctx, r)
+	out, err := r.Wait(ctx)
+	stop()
+	if ctx.Err() != nil {
+		return // the run goes on by itself; the next start finds it
+	}
+	if err == nil {
+		err = l.publish(ctx, r, out)
+	}
+	if err == nil {
+		err = l.terraform().Ack(r.Shard, r.Run)
+	}
+	if err != nil {
+		// Without Ack the outcome stays; it is taken in again in a moment.
+		l.o.Log.Error("the outcome of a run could not be published", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
+		timer := time.NewTimer(time.Second)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+			l.follow(ctx, r)
+		}
+		return
+	}
+	l.tidy(ctx, r.Shard)
+	if err := l.o.Store.Unlock(ctx, r.Pool, r.Shard, l.o.Writer); err != nil {
+		l.o.Log.Warn("the shard could not be unlocked; that runs out by itself", "shard", r.Shard, "err", err)
+	}
+	l.ended(r.Shard, r.Pool, r.Run, out, nil)
+}
+
+func (l *Loop) renewLock(ctx context.Context, r *terraform.Running) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	l.runs.Go(func() {
+		tick := time.NewTicker(lockTTL / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if _, err := l.o.Store.Lock(ctx, r.Pool, r.Shard, l.o.Writer, lockTTL); err != nil {
+					l.o.Log.Error("the shard's lock could not be renewed", "shard", r.Shard, "run", r.Run, "err", err)
+				}
+			}
+		}
+	})
+	return cancel
+}
+
+// job claims the shard's guests for a run and says what it shall do.
+func (l *Loop) job(ctx context.Context, shard, pool, run string, drift bool) (terraform.Job, error) {
+	all, err := l.o.Store.Guests(ctx, pool)
+	if err != nil {
+		return terraform.Job{}, err
+	}
+	meta := l.metaOf(shard)
+	if meta.Digest == "" {
+		return terraform.Job{}, fmt.Errorf("shard %s has no record of what its guests are born of; it is left alone", shard)
+	}
+	job := terraform.Job{
+		Shard: shard, Run: run, Pool: pool, Module: meta.module(), Guests: map[string]terraform.Guest{},
+		AuthorizedKeys: l.o.AuthorizedKeys, Variables: meta.Recipe.Variables, DriftOnly: drift,
+	}
+	if r := l.recipe(pool); r.digest == meta.Digest {
+		job.Module = r.job
+	}
+	meta.Caches = map[string]string{}
+	for _, g := range all {
+		if g.Shard != shard {
+			continue
+		}
+		meta.Caches[g.Name] = g.Cache
+		if !drift {
+			if g, err = l.claim(ctx, g, run); err != nil {
+				return job, err
+			}
+		}
+		add(&job, g, meta.Recipe.UserData)
+	}
+	meta.Ran = true
+	return job, l.setMeta(shard, meta)
+}
+
+// claim takes a guest for the run where it needs one. Failed guests go with it: what is left of them would be in the way.
+func (l *Loop) claim(ctx context.Context, g lease.Guest, run string) (lease.Guest, error) {
+	to, ok := map[lease.State]lease.State{
+		lease.Planned: lease.Provisioning, lease.Provisioning: lease.Provisioning, lease.Replacing: lease.Replacing,
+		lease.Retiring: lease.Retiring, lease.Failed: lease.Retiring,
+	}[g.State]
+	if !ok {
+		return g, nil
+	}
+	return l.o.Store.Claim(ctx, g, to, run, g.Reason)
+}
+
+// add puts a guest into a job as the state it has been claimed in says.
+func add(job *terraform.Job, g lease.Guest, userData string) {
+	incarnation := g.Incarnation
+	switch g.State {
+	case lease.Planned, lease.Failed: // not made, and not claimed: a look for drift leaves it out
+		return
+	case lease.Provisioning:
+		job.Create = append(job.Create, g.Name)
+	case lease.Replacing:
+		incarnation++
+		job.Replace = append(job.Replace, g.Name)
+	case lease.Retiring:
+		job.Destroy = append(job.Destroy, g.Name)
+		return
+	}
+	job.Guests[g.Name] = terraform.Guest{Incarnation: incarnation, UserData: userData}
+}

@@ -1,0 +1,268 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"greenroom/lease"
+	"greenroom/reconcile/terraform"
+)
+
+// pause is a count of failures in a row and the time before which nothing is tried again.
+type pause struct {
+	failures int
+	until    time.Time
+	message  string
+}
+
+func (p *pause) fail(now time.Time, message string) {
+	p.failures++
+	p.message = message
+	pause := backoff(p.failures)
+	p.until = now.Add(pause + rand.N(pause/5+1))
+}
+
+// breakerTrips is how many runs of one module must fail in a row, none of them making anything, until all its pools pause.
+const breakerTrips = 5
+
+// poolState is what the loop knows of a pool beyond spec and inventory.
+type poolState struct {
+	pause
+	paused     *lease.Pause
+	conditions conditions
+}
+
+// shardState is what the loop knows of a shard beyond its inventory.
+type shardState struct {
+	pause
+	id, pool   string
+	run        string
+	begun      time.Time
+	meta       shardMeta
+	last       *RunStatus
+	stalled    *terraform.Fault
+	looked     time.Time // for drift
+	conditions conditions
+}
+
+func (s *shardState) begin(run string) { s.run = run }
+
+// The following need l.mu.
+
+func (l *Loop) pool(name string) *poolState {
+	if l.pools[name] == nil {
+		l.pools[name] = &poolState{}
+	}
+	return l.pools[name]
+}
+
+func (l *Loop) breaker(module string) *pause {
+	if l.breakers[module] == nil {
+		l.breakers[module] = &pause{}
+	}
+	return l.breakers[module]
+}
+
+func (l *Loop) shardLocked(id, pool string) *shardState {
+	if l.shards[id] == nil {
+		l.shards[id] = &shardState{id: id, pool: pool, looked: l.o.Now()}
+	}
+	return l.shards[id]
+}
+
+// forgive ends the pauses of a pool, its shards and its module.
+func (l *Loop) forgive(pool string) {
+	l.pool(pool).pause = pause{}
+	if r, ok := l.recipes[pool]; ok {
+		*l.breaker(r.module) = pause{}
+	}
+	for _, sh := range l.shards {
+		if sh.pool == pool {
+			sh.pause, sh.stalled = pause{}, nil
+		}
+	}
+}
+
+// Those that follow take l.mu themselves.
+
+func (l *Loop) shard(id, pool string) *shardState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shardLocked(id, pool)
+}
+
+func (l *Loop) poolOf(shard string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shards[shard].pool
+}
+
+func (l *Loop) remember(shard string, meta shardMeta) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shardLocked(shard, meta.Recipe.Pool).meta = meta
+}
+
+func (l *Loop) forget(shard string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sh := l.shards[shard]; sh != nil {
+		sh.meta = shardMeta{}
+	}
+}
+
+func (l *Loop) metaOf(shard string) shardMeta {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sh := l.shards[shard]; sh != nil {
+		return sh.meta
+	}
+	return shardMeta{}
+}
+
+func (l *Loop) setMeta(shard string, meta shardMeta) error {
+	l.remember(shard, meta)
+	body, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	return l.terraform().SetMeta(shard, body)
+}
+
+// ensureShard writes down what a new shard's guests are born of, before the first of them is planned.
+func (l *Loop) ensureShard(shard, pool string) error {
+	r := l.recipe(pool)
+	if meta := l.metaOf(shard); meta.Digest == r.digest {
+		return nil
+	}
+	return l.setMeta(shard, shardMeta{Recipe: r, Digest: r.digest})
+}
+
+// nextTry is the earliest time at which something that failed may be tried again; zero: nothing waits for a time.
+func (l *Loop) nextTry() (next time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.o.Now()
+	consider := func(t time.Time) {
+		if t.After(now) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, p := range l.pools {
+		consider(p.until)
+	}
+	for _, s := range l.shards {
+		consider(s.until)
+	}
+	for _, b := range l.breakers {
+		consider(b.until)
+	}
+	return next
+}
+
+// driftDue lists the shards at which nobody has looked for drift in a while.
+func (l *Loop) driftDue() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var due []string
+	now := l.o.Now()
+	for _, id := range slices.Sorted(maps.Keys(l.shards)) {
+		sh := l.shards[id]
+		if sh.meta.Ran && sh.run == "" && now.Sub(sh.looked) >= l.o.DriftEvery {
+			due = append(due, id)
+		}
+	}
+	return due
+}
+
+// ended books the end of a run: how it went decides when the shard, its pool and its module are tried again.
+func (l *Loop) ended(shard, pool, run string, out terraform.Outcome, err error) {
+	fault := out.Err
+	if fault != nil && fault.Kind == terraform.FaultDrift {
+		fault = nil // the watchdog has been told; nothing has failed
+	}
+	l.mu.Lock()
+	sh, p := l.shardLocked(shard, pool), l.pool(pool)
+	now := l.o.Now()
+	sh.run, sh.looked = "", now
+	if err == nil {
+		sh.last = runStatus(out)
+	}
+	message := failure(fault, out, err)
+	b := l.breaker(sh.meta.Recipe.Source)
+	switch {
+	case message == "":
+		sh.pause, p.pause, *b = pause{}, pause{}, pause{}
+	default:
+		l.punish(sh, p, b, fault, message, len(out.Guests) > 0 && fault != nil && fault.Kind == terraform.FaultApply)
+	}
+	l.mu.Unlock()
+	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
+	if message == "" {
+		log.Info("run ended", "changed", out.Changed, "seconds", out.Ended.Sub(out.Started).Seconds())
+	} else {
+		log.Error("run failed", "err", message, "next", sh.until)
+	}
+	l.nudge()
+}
+
+// punish books a failure. One guest that failed among others that did not is its pool's matter; a run that failed whole is
+// the shard's too, and the module's when that goes on.
+func (l *Loop) punish(sh *shardState, p *poolState, b *pause, fault *terraform.Fault, message string, partial bool) {
+	now := l.o.Now()
+	p.fail(now, message)
+	if partial {
+		return
+	}
+	sh.fail(now, message)
+	if fault != nil && fault.Stalled() {
+		sh.stalled = fault
+		return
+	}
+	b.failures++
+	b.message = message
+	if b.failures >= breakerTrips {
+		b.until = now.Add(backoff(b.failures))
+	}
+}
+
+func failure(fault *terraform.Fault, out terraform.Outcome, err error) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case fault != nil:
+		return fault.Error()
+	case len(out.Failed) > 0:
+		return fmt.Sprintf("%d guests failed: %s", len(out.Failed), strings.Join(slices.Sorted(maps.Keys(out.Failed)), ", "))
+	}
+	return ""
+}
+
+func runStatus(out terraform.Outcome) *RunStatus {
+	r := &RunStatus{Run: out.Run, Started: out.Started, Ended: out.Ended, Failed: out.Failed, Result: "ok"}
+	if out.Err != nil {
+		r.Result, r.Message = out.Err.Kind, out.Err.Message
+	}
+	return r
+}
+
+// dropUnmade takes planned guests off the record whose shard never ran and never will, because the spec has moved on.
+func (l *Loop) dropUnmade(ctx context.Context, guests []lease.Guest) error {
+	for _, g := range guests {
+		meta := l.metaOf(g.Shard)
+		if g.State != lease.Planned || meta.Ran || meta.Digest == cmp.Or(l.recipe(g.Pool).digest, "none") {
+			continue
+		}
+		if err := l.o.Store.Remove(ctx, g, "", "outdated"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
