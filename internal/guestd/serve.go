@@ -268,5 +268,8 @@ func (s *server) reset() error {
 	if err := removeAll(s.home); err != nil {
 		return fmt.Errorf("empty the home directory: %w", err)
 	}
-	return os.Mkdir(s.home, 0o700)
+	if err := os.Mkdir(s.home, 0o700); err != nil {
+		return err
+	}
+	return os.Chdir(s.home)
 }

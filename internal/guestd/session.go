@@ -184,7 +184,9 @@ func (s *session) subsystem(payload []byte) error {
 	if request.Text != "sftp" {
 		return fmt.Errorf("subsystem %q is not offered; sftp is", request.Text)
 	}
-	files, err := sftp.NewServer(s.channel, sftp.WithServerWorkingDirectory(s.server.home))
+	// Relative paths start where guestd itself stands: at home. sftp's own option for that would
+	// make the targets of symbolic links absolute.
+	files, err := sftp.NewServer(s.channel)
 	if err != nil {
 		return err
 	}

@@ -269,7 +269,8 @@ func TestAResetLeavesTheGuestAsItWasBorn(t *testing.T) {
 		t.Errorf("the last holder's certificate still works: %v", err)
 	}
 	g.dial(t, g.certificate(t, "local-3.2", time.Hour))
-	if out, _ := run(t, server, "ls -A; pwd"); out != filepath.Join(g.Attributes["dir"], homeDir) {
+	must(t, server.Upload(limit(t), filepath.Join(g.dir, birthFile), "uploaded"))
+	if out, _ := run(t, server, "rm uploaded && ls -A && pwd"); out != filepath.Join(g.Attributes["dir"], homeDir) {
 		t.Errorf("the home directory is not empty: %q", out)
 	}
 }

@@ -197,7 +197,7 @@ func (o Options) spawn(ctx context.Context, dir, user string) (pid, port int, er
 	defer reports.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = []string{dirVar + "=" + dir, "PATH=" + searchPath, "HOME=" + filepath.Join(dir, homeDir), "USER=" + user}
-	cmd.Dir = dir
+	cmd.Dir = filepath.Join(dir, homeDir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = attributes(o.Birth.Isolation)
