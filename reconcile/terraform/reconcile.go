@@ -66,7 +66,10 @@ func (r *run) runInit(ctx context.Context) error {
 		}
 		return r.session.tf.Init(ctx, opts...)
 	})
-	return r.commandFault(FaultInit, s, err)
+	if err := r.commandFault(FaultInit, s, err); err != nil {
+		return err
+	}
+	return r.shareLockFile()
 }
 
 // fetchedModule is where init put a remote module, from the manifest that Terraform keeps.

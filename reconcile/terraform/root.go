@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -154,21 +155,37 @@ func (r *run) copyModule() error {
 
 const lockFile = ".terraform.lock.hcl"
 
-// copyLockFile lets a module that ships a dependency lock pin its providers.
+// copyLockFile pins the providers to those in the dependency lock that the module ships, or else to
+// those that the first shard of the same module got: one digest, one set of providers.
 func (r *run) copyLockFile(module string) error {
 	to := filepath.Join(r.dir.work(), lockFile)
-	raw, err := os.ReadFile(filepath.Join(module, lockFile))
-	if os.IsNotExist(err) {
-		err = os.Remove(to)
-		if os.IsNotExist(err) {
-			return nil
+	for _, from := range []string{filepath.Join(module, lockFile), r.sharedLockFile()} {
+		raw, err := os.ReadFile(from)
+		if err == nil {
+			return writeFile(to, raw)
 		}
-		return err
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	return removeIfThere(to)
+}
+
+func (r *run) sharedLockFile() string {
+	return filepath.Join(r.in.Modules, r.in.Job.Module.Digest+lockFile)
+}
+
+// shareLockFile keeps the lock that init has made for the next shards of the module. The first one
+// wins; a module without providers has none.
+func (r *run) shareLockFile() error {
+	if r.in.Job.Module.Digest == "" {
+		return nil
 	}
-	return writeFile(to, raw)
+	err := os.Link(filepath.Join(r.dir.work(), lockFile), r.sharedLockFile())
+	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // initKey is the digest of everything that init depends on.
