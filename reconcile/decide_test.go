@@ -1,0 +1,448 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"greenroom/lease"
+	"greenroom/specs"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// world is an inventory in memory in which actions happen at once or step by step.
+type world struct {
+	Snapshot
+	runs int
+}
+
+func newWorld(fleet *specs.Fleet) *world {
+	w := &world{Snapshot: Snapshot{Fleet: fleet, Digests: map[string]string{}, Now: epoch}}
+	for _, p := range fleet.Pools {
+		w.Digests[p.Name] = "digest-1"
+	}
+	return w
+}
+
+func fleetOf(pools []*specs.Pool, caches ...*specs.Cache) *specs.Fleet {
+	return &specs.Fleet{Revision: "r1", Pools: pools, Caches: caches}
+}
+
+func testPool(name string, maximum, spare int) *specs.Pool {
+	return &specs.Pool{Name: name, Module: "local", Max: maximum, Spare: spare, ShardSize: 3, Rollout: specs.Rollout{MaxUnavailable: 1}}
+}
+
+func testCache(name string, warm, size, maximum int, pools ...string) *specs.Cache {
+	return &specs.Cache{Name: name, Pools: pools, Warm: warm, Size: size, Max: maximum, Enabled: true}
+}
+
+func (w *world) put(pool, cache string, state lease.State) *lease.Guest {
+	slot := 1
+	for slices.ContainsFunc(w.Guests, func(g lease.Guest) bool { return g.Pool == pool && g.Slot == slot }) {
+		slot++
+	}
+	w.runs++
+	w.Guests = append(w.Guests, lease.Guest{
+		Name: lease.GuestName(pool, slot), Pool: pool, Cache: cache, Slot: slot, Incarnation: 1, State: state,
+		Digest: w.Digests[pool], Shard: ShardID(pool, w.Digests[pool], 1), Since: w.Now.Add(time.Duration(w.runs) * time.Millisecond), Born: w.Now,
+	})
+	return &w.Guests[len(w.Guests)-1]
+}
+
+// apply does an action as the store would, refusing what the store would refuse.
+func (w *world) apply(a Action) error {
+	if a.Verb == Provision {
+		g := w.put(a.Pool, a.Cache, lease.Planned)
+		g.Shard = a.Shard
+		return w.checkMax()
+	}
+	i := slices.IndexFunc(w.Guests, func(g lease.Guest) bool { return g.Name == a.Guest.Name })
+	if i < 0 {
+		return fmt.Errorf("%v: no such guest", a)
+	}
+	g := &w.Guests[i]
+	allowed := map[Verb][]lease.State{
+		Replace: {lease.Tainted, lease.Failed}, Retire: {lease.Shelved, lease.Tainted, lease.Failed}, Draw: {lease.Shelved},
+	}[a.Verb]
+	if !slices.Contains(allowed, g.State) {
+		return fmt.Errorf("%v: the guest is %s", a, g.State)
+	}
+	switch a.Verb {
+	case Replace:
+		g.State = lease.Replacing
+	case Retire:
+		g.State = lease.Retiring
+	case Draw:
+		g.State, g.Cache = lease.Preparing, a.Cache
+	}
+	return w.checkMax()
+}
+
+func (w *world) checkMax() error {
+	pools, caches := map[string]int{}, map[string]int{}
+	for _, g := range w.Guests {
+		pools[g.Pool]++
+		caches[g.Cache]++
+	}
+	for _, p := range w.Fleet.Pools {
+		if pools[p.Name] > max(p.Max, w.before(p.Name)) {
+			return fmt.Errorf("pool %s has %d of at most %d", p.Name, pools[p.Name], p.Max)
+		}
+	}
+	for _, c := range w.Fleet.Caches {
+		if caches[c.Name] > c.Max {
+			return fmt.Errorf("cache %s has %d of at most %d", c.Name, caches[c.Name], c.Max)
+		}
+	}
+	return nil
+}
+
+// before is how many guests a pool may have because it had them before its max was lowered.
+func (w *world) before(pool string) int {
+	n := 0
+	for _, g := range w.Guests {
+		if g.Pool == pool && g.State != lease.Planned {
+			n++
+		}
+	}
+	return n
+}
+
+// finish lets every run end well.
+func (w *world) finish() {
+	w.Now = w.Now.Add(time.Second)
+	w.Guests = slices.DeleteFunc(w.Guests, func(g lease.Guest) bool { return g.State == lease.Retiring })
+	for i := range w.Guests {
+		g := &w.Guests[i]
+		switch g.State {
+		case lease.Replacing:
+			g.Incarnation++
+			g.State, g.Since, g.Born = lease.Shelved, w.Now, w.Now
+		case lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Resetting:
+			g.State, g.Since = lease.Shelved, w.Now
+		}
+	}
+	// What the scripts do: the queue is served from the shelf.
+	w.Demand = slices.DeleteFunc(w.Demand, func(d Want) bool {
+		for i := range w.Guests {
+			g := &w.Guests[i]
+			if g.State == lease.Shelved && g.Cache == d.Cache && slices.Contains(d.Pools, g.Pool) {
+				g.State = lease.Leased
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func (w *world) count(cache string, states ...lease.State) int {
+	n := 0
+	for _, g := range w.Guests {
+		if g.Cache == cache && slices.Contains(states, g.State) {
+			n++
+		}
+	}
+	return n
+}
+
+// converge repeats Decide and its consequences until it has nothing to ask for.
+func (w *world) converge(t interface{ Fatalf(string, ...any) }) {
+	for range 60 {
+		actions := Decide(w.Snapshot)
+		if len(actions) == 0 && w.settled() {
+			return
+		}
+		for _, a := range actions {
+			if err := w.apply(a); err != nil {
+				t.Fatalf("%v", err)
+			}
+		}
+		w.finish()
+	}
+	t.Fatalf("no end of it: %v\n%v", Decide(w.Snapshot), w.Guests)
+}
+
+func (w *world) settled() bool {
+	return !slices.ContainsFunc(w.Guests, func(g lease.Guest) bool {
+		return slices.Contains([]lease.State{lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Resetting, lease.Replacing, lease.Retiring}, g.State)
+	})
+}
+
+func verbs(actions []Action) map[string]int {
+	out := map[string]int{}
+	for _, a := range actions {
+		key := string(a.Verb)
+		if a.Reason != "" {
+			key += " " + a.Reason
+		}
+		out[key]++
+	}
+	return out
+}
+
+func TestDecide(t *testing.T) {
+	one := func() *specs.Fleet { return fleetOf([]*specs.Pool{testPool("a", 8, 0)}, testCache("ci", 2, 4, 6, "a")) }
+	for _, c := range []struct {
+		name  string
+		fleet *specs.Fleet
+		given func(w *world)
+		want  map[string]int
+	}{
+		{"makes what is missing to warm", one(), func(*world) {}, map[string]int{"provision": 2}},
+		{"makes nothing beyond what is on its way", one(), func(w *world) {
+			w.put("a", "ci", lease.Booting)
+			w.put("a", "ci", lease.Planned)
+		}, map[string]int{}},
+		{"counts a leased guest as none of the warm ones", one(), func(w *world) { w.put("a", "ci", lease.Leased) }, map[string]int{"provision": 2}},
+		{"serves who waits before it warms up, within max", one(), func(w *world) {
+			for range 5 {
+				w.Demand = append(w.Demand, Want{"ci", []string{"a"}})
+			}
+		}, map[string]int{"provision": 6}},
+		{"replaces a dead guest in its slot", one(), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Tainted).Reason = "dead"
+		}, map[string]int{"replace dead": 1}},
+		{"retires a dead guest that nobody needs", one(), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Tainted).Reason = "uses"
+		}, map[string]int{"retire uses": 1}},
+		{"takes another slot when one has just failed", one(), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			g := w.put("a", "ci", lease.Failed)
+			g.Failures, g.Since, g.Reason = 3, w.Now, "run_failed"
+		}, map[string]int{"provision": 1, "retire run_failed": 1}},
+		{"keeps a failed guest for its next try while the pool backs off", one(), func(w *world) {
+			w.Backoff = map[string]bool{"a": true}
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Failed).Failures = 1
+		}, map[string]int{}},
+		{"retires what is beyond the size", one(), func(w *world) {
+			for range 6 {
+				w.put("a", "ci", lease.Shelved)
+			}
+		}, map[string]int{"retire excess": 2}},
+		{"does nothing to a pool that is paused", one(), func(w *world) {
+			w.Paused = map[string]bool{"a": true}
+			w.put("a", "ci", lease.Tainted)
+		}, map[string]int{}},
+		{"makes nothing while a pool backs off, and retires all the same", one(), func(w *world) {
+			w.Backoff = map[string]bool{"a": true}
+			for range 5 {
+				w.put("a", "ci", lease.Shelved)
+			}
+			w.Demand = append(w.Demand, Want{"ci", []string{"b"}})
+		}, map[string]int{"retire excess": 1}},
+		{"draws a spare rather than making a guest", fleetOf([]*specs.Pool{testPool("a", 8, 1)}, testCache("ci", 1, 4, 6, "a")), func(w *world) {
+			w.put("a", "a", lease.Shelved)
+		}, map[string]int{"draw spare": 1}},
+		{"puts the new beside the old while max allows", one(), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Shelved)
+			w.Digests["a"] = "digest-2"
+		}, map[string]int{"provision": 1}},
+		{"takes one old guest away first when max allows no other way", fleetOf([]*specs.Pool{testPool("a", 2, 0)}, testCache("ci", 2, 2, 2, "a")), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Shelved)
+			w.Digests["a"] = "digest-2"
+		}, map[string]int{"retire outdated": 1}},
+		{"never touches a leased guest of an old digest", fleetOf([]*specs.Pool{testPool("a", 2, 0)}, testCache("ci", 0, 2, 2, "a")), func(w *world) {
+			w.put("a", "ci", lease.Leased)
+			w.Digests["a"] = "digest-2"
+		}, map[string]int{}},
+		{"retires the idle guests of a pool that the spec has no more", fleetOf(nil), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Leased)
+			w.put("a", "ci", lease.Held)
+		}, map[string]int{"retire removed": 1}},
+		{"takes an idle guest beyond another cache's warm when a pool is full and somebody waits",
+			fleetOf([]*specs.Pool{testPool("a", 3, 0)}, testCache("ci", 0, 3, 3, "a"), testCache("web", 1, 3, 3, "a")), func(w *world) {
+				for range 3 {
+					w.put("a", "web", lease.Shelved)
+				}
+				w.Demand = append(w.Demand, Want{"ci", []string{"a"}})
+			}, map[string]int{"retire excess": 1}},
+		{"prefers the pool named first and spills over", fleetOf([]*specs.Pool{testPool("a", 1, 0), testPool("b", 5, 0)}, testCache("ci", 3, 4, 6, "a", "b")), func(*world) {}, map[string]int{"provision": 3}},
+		{"retires idle guests when a pool's max was lowered", fleetOf([]*specs.Pool{testPool("a", 1, 0)}, testCache("ci", 0, 1, 1, "a"), testCache("web", 0, 1, 1, "a")), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "web", lease.Shelved)
+		}, map[string]int{"retire excess": 1}},
+		{"warms nothing up in a disabled cache", one(), func(w *world) { w.Off = map[string]bool{"ci": true} }, map[string]int{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(c.fleet)
+			if c.fleet.Pool("a") == nil {
+				w.Digests["a"] = "digest-1"
+			}
+			c.given(w)
+			if diff := cmp.Diff(c.want, verbs(Decide(w.Snapshot))); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnOpenShardThatIsBusyIsNotWaitedFor(t *testing.T) {
+	w := newWorld(fleetOf([]*specs.Pool{testPool("a", 8, 0)}, testCache("ci", 2, 4, 6, "a")))
+	w.put("a", "ci", lease.Booting)
+	w.Busy = map[string]bool{ShardID("a", "digest-1", 1): true}
+	if got := Decide(w.Snapshot); len(got) != 1 || got[0].Shard != ShardID("a", "digest-1", 2) {
+		t.Errorf("want one guest in the second shard, got %v", got)
+	}
+}
+
+func TestARolloutReplacesAllAndNeverEmptiesTheShelf(t *testing.T) {
+	for _, maximum := range []int{3, 4, 8} {
+		t.Run(fmt.Sprintf("with max %d", maximum), func(t *testing.T) {
+			w := newWorld(fleetOf([]*specs.Pool{testPool("a", maximum, 0)}, testCache("ci", 3, 3, maximum, "a")))
+			w.converge(t)
+			w.Digests["a"] = "digest-2"
+			for range 40 {
+				actions := Decide(w.Snapshot)
+				for _, a := range actions {
+					if err := w.apply(a); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if n := w.count("ci", lease.Shelved); n < 2 {
+					t.Fatalf("%d shelved in the middle of a rollout", n)
+				}
+				w.finish()
+			}
+			for _, g := range w.Guests {
+				if g.Digest != "digest-2" {
+					t.Errorf("%s is of %s", g.Name, g.Digest)
+				}
+			}
+			if n := w.count("ci", lease.Shelved); n != 3 {
+				t.Errorf("%d shelved at the end", n)
+			}
+		})
+	}
+}
+
+// drawWorld makes a random fleet with a random inventory.
+func drawWorld(t *rapid.T) *world {
+	fleet := drawFleet(t)
+	w := newWorld(fleet)
+	names := []string{"a", "b"}
+	for _, p := range names {
+		if w.Digests[p] == "" {
+			w.Digests[p] = "digest-1"
+		}
+	}
+	states := append(slices.Clone(lease.States), lease.Shelved, lease.Leased, lease.Shelved)
+	for range rapid.IntRange(0, 10).Draw(t, "guests") {
+		pool := rapid.SampledFrom(names).Draw(t, "pool")
+		cache := rapid.SampledFrom([]string{"ci", "web", pool}).Draw(t, "cache")
+		g := w.put(pool, cache, rapid.SampledFrom(states).Draw(t, "state"))
+		if rapid.Bool().Draw(t, "old") {
+			g.Digest, g.Shard = "digest-0", ShardID(pool, "digest-0", 1)
+		}
+		if w.checkMax() != nil || fleet.Pool(pool) != nil && w.before(pool) > fleet.Pool(pool).Max {
+			w.Guests = w.Guests[:len(w.Guests)-1]
+		}
+	}
+	for range rapid.IntRange(0, 4).Draw(t, "demand") {
+		c := rapid.SampledFrom(fleet.AllCaches()).Draw(t, "wants")
+		w.Demand = append(w.Demand, Want{c.Name, c.Pools})
+	}
+	return w
+}
+
+func drawFleet(t *rapid.T) *specs.Fleet {
+	pools := []*specs.Pool{testPool("a", rapid.IntRange(1, 8).Draw(t, "max a"), 0)}
+	if rapid.Bool().Draw(t, "two pools") {
+		b := testPool("b", rapid.IntRange(1, 8).Draw(t, "max b"), 0)
+		b.Spare = rapid.IntRange(0, min(2, b.Max)).Draw(t, "spare b")
+		b.Rollout.MaxUnavailable = rapid.IntRange(1, 3).Draw(t, "pace b")
+		pools = append(pools, b)
+	}
+	fleet := &specs.Fleet{Revision: "r", Pools: pools}
+	for _, name := range []string{"ci", "web"} {
+		from := []string{"a"}
+		if len(pools) > 1 && rapid.Bool().Draw(t, name+" of both") {
+			from = []string{"b", "a"}
+		}
+		maximum := rapid.IntRange(1, 8).Draw(t, name+" max")
+		size := rapid.IntRange(0, maximum).Draw(t, name+" size")
+		fleet.Caches = append(fleet.Caches, testCache(name, rapid.IntRange(0, size).Draw(t, name+" warm"), size, maximum, from...))
+	}
+	return fleet
+}
+
+func TestDecideKeepsItsPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		first := Decide(w.Snapshot)
+		if diff := cmp.Diff(fmt.Sprint(first), fmt.Sprint(Decide(w.Snapshot))); diff != "" {
+			t.Fatalf("the same question, another answer:\n%s", diff)
+		}
+		before := map[string]int{}
+		for _, c := range w.Fleet.Caches {
+			before[c.Name] = w.count(c.Name, lease.Shelved)
+		}
+		seen := map[string]bool{}
+		for _, a := range first {
+			if a.Guest.State == lease.Leased {
+				t.Fatalf("%v touches a leased guest", a)
+			}
+			if a.Guest.Name != "" && seen[a.Guest.Name] {
+				t.Fatalf("%v: twice in one answer", a)
+			}
+			seen[a.Guest.Name] = true
+			if err := w.apply(a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range w.Fleet.Caches {
+			if n := w.count(c.Name, lease.Shelved); n < min(before[c.Name], c.Warm, max(1, c.Warm-3)) && !shrinks(first, c.Name) && c.Warm > 1 {
+				t.Fatalf("cache %s goes from %d to %d shelved, warm is %d: %v", c.Name, before[c.Name], n, c.Warm, first)
+			}
+		}
+	})
+}
+
+// shrinks tells that guests went because a pool is over its max or gone, which comes before warm.
+func shrinks(actions []Action, cache string) bool {
+	return slices.ContainsFunc(actions, func(a Action) bool {
+		return a.Cache == cache && a.Verb == Retire && (a.Reason == "excess" || a.Reason == "removed")
+	})
+}
+
+func TestDecideComesToAnEnd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.converge(t)
+		for _, g := range w.Guests {
+			if g.State == lease.Tainted || g.State == lease.Failed {
+				t.Fatalf("%s is still %s", g.Name, g.State)
+			}
+		}
+		for _, c := range w.Fleet.Caches {
+			room := 0
+			for _, name := range c.Pools {
+				p := w.Fleet.Pool(name)
+				room += p.Max - w.before(name)
+			}
+			total := 0
+			for _, g := range w.Guests {
+				if g.Cache == c.Name {
+					total++
+				}
+			}
+			if n := w.count(c.Name, lease.Shelved); n < c.Warm && room > 0 && total < c.Max {
+				t.Fatalf("cache %s has %d of %d warm although there is room for %d", c.Name, n, c.Warm, room)
+			}
+			if n := w.count(c.Name, lease.Shelved); n > c.Size {
+				t.Fatalf("cache %s has %d shelved, size is %d", c.Name, n, c.Size)
+			}
+		}
+	})
+}
