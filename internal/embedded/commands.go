@@ -34,7 +34,7 @@ var writes = set(`
 
 func set(words string) map[string]bool {
 	m := map[string]bool{}
-	for _, w := range strings.Fields(words) {
+	for w := range strings.FieldsSeq(words) {
 		m[w] = true
 	}
 	return m
@@ -43,7 +43,7 @@ func set(words string) map[string]bool {
 // refuse returns the error reply for a command that the embedded Redis does not take, or "". The
 // name is in upper case.
 func refuse(name string, args []string) string {
-	why := ""
+	var why string
 	switch sub := strings.ToUpper(strings.Join(args[:min(1, len(args))], "")); {
 	case !reads[name] && !writes[name]:
 		why = "it blocks, picks at random, or can't be journalled"

@@ -18,7 +18,8 @@ type generation struct {
 	n   int
 }
 
-func (g generation) snapshot() string   { return filepath.Join(g.dir, fmt.Sprintf("snapshot-%d", g.n)) }
+func (g generation) snapshot() string { return filepath.Join(g.dir, fmt.Sprintf("snapshot-%d", g.n)) }
+
 func (g generation) journal() string    { return filepath.Join(g.dir, fmt.Sprintf("journal-%d", g.n)) }
 func (g generation) unfinished() string { return g.snapshot() + ".tmp" }
 

@@ -25,7 +25,7 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("%w: process %s holds %s; stop it, or choose another state directory",
 			ErrLocked, strings.TrimSpace(string(holder)), path)
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = fmt.Fprintln(f, os.Getpid())
 	}
 	if err != nil {

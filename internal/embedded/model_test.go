@@ -3,6 +3,8 @@ package embedded
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -52,12 +54,10 @@ func drawCommand(t *rapid.T) []any {
 }
 
 func TestAReopenedStoreEqualsTheOneThatWasClosed(t *testing.T) {
+	parent, draw := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "embedded")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
+		draw++
+		dir := filepath.Join(parent, strconv.Itoa(draw))
 		clock := newManual()
 		opts := Options{Dir: dir, Now: clock.Now, Log: discard()}
 		s := openModel(t, opts)
@@ -100,12 +100,10 @@ func openModel(t *rapid.T, o Options) *Store {
 // The store's state before a write equals that after opening a journal which was cut off anywhere
 // in that write's record.
 func TestAnyTornTailIsDroppedWhole(t *testing.T) {
+	parent, draw := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "embedded")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
+		draw++
+		dir := filepath.Join(parent, strconv.Itoa(draw))
 		clock := newManual()
 		opts := Options{Dir: dir, Now: clock.Now, Log: discard()}
 		s := openModel(t, opts)
