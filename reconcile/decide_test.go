@@ -127,7 +127,11 @@ func (w *world) finish() {
 			g.State, g.Since = lease.Shelved, w.Now
 		}
 	}
-	// What the scripts do: the queue is served from the shelf.
+	w.serveQueue()
+}
+
+// serveQueue does what the store's scripts do: who waits is served from the shelf at once.
+func (w *world) serveQueue() {
 	w.Demand = slices.DeleteFunc(w.Demand, func(d Want) bool {
 		for i := range w.Guests {
 			g := &w.Guests[i]
@@ -152,6 +156,7 @@ func (w *world) count(cache string, states ...lease.State) int {
 
 // converge repeats Decide and its consequences until it has nothing to ask for.
 func (w *world) converge(t interface{ Fatalf(string, ...any) }) {
+	w.serveQueue()
 	for range 60 {
 		actions := Decide(w.Snapshot)
 		if len(actions) == 0 && w.settled() {
@@ -169,7 +174,7 @@ func (w *world) converge(t interface{ Fatalf(string, ...any) }) {
 
 func (w *world) settled() bool {
 	return !slices.ContainsFunc(w.Guests, func(g lease.Guest) bool {
-		return slices.Contains([]lease.State{lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Resetting, lease.Replacing, lease.Retiring}, g.State)
+		return slices.Contains([]lease.State{lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Resetting, lease.Replacing, lease.Retiring, lease.Failed}, g.State)
 	})
 }
 
