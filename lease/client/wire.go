@@ -26,13 +26,13 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // Request is the body of POST /v1/leases.
 type Request struct {
-	Cache    string             `json:"cache,omitempty"`    // empty: a spare of any pool that satisfies the rest
-	Labels   map[string]string  `json:"labels,omitempty"`   // all must be equal
-	AtLeast  map[string]float64 `json:"at_least,omitempty"` // capacities
-	TTL      Duration           `json:"ttl,omitempty"`      // zero: the cache's
-	Wait     *Duration          `json:"wait,omitempty"`     // nil: for as long as somebody asks; 0: not at all
-	Key      string             `json:"-"`                  // Idempotency-Key; one is made when it is empty
-	PublicKey string            `json:"public_key,omitempty"`
+	Cache     string             `json:"cache,omitempty"`    // empty: a spare of any pool that satisfies the rest
+	Labels    map[string]string  `json:"labels,omitempty"`   // all must be equal
+	AtLeast   map[string]float64 `json:"at_least,omitempty"` // capacities
+	TTL       Duration           `json:"ttl,omitempty"`      // zero: the cache's
+	Wait      *Duration          `json:"wait,omitempty"`     // nil: for as long as somebody asks; 0: not at all
+	Key       string             `json:"-"`                  // Idempotency-Key; one is made when it is empty
+	PublicKey string             `json:"public_key,omitempty"`
 }
 
 // Renewal is the body of POST /v1/leases/{lease}/renew.

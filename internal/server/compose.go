@@ -1,0 +1,120 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"greenroom/internal/ssh"
+	"greenroom/lease"
+)
+
+// Options of a server. Only StateDir is needed.
+type Options struct {
+	StateDir  string       // made with mode 0700 where it is missing
+	Specs     string       // directory of the HCL files
+	Listen    string       // TCP address; default 127.0.0.1:7070, ":0" picks a port
+	RedisURL  string       // empty: the embedded store in StateDir
+	Terraform string       // path of the binary; empty: found or installed
+	Mirror    string       // provider filesystem mirror; empty: none
+	Log       *slog.Logger // default: slog.Default()
+}
+
+// member is one thing that runs as long as the server does. It returns when ctx ends, or when it can't go on.
+type member func(ctx context.Context) error
+
+// Server is one running Greenroom.
+type Server struct {
+	parts     Parts
+	members   []member
+	listeners []net.Listener
+	closing   chan struct{}
+	closers   []io.Closer // in the order of opening
+}
+
+// New does everything that can fail before anything is served: it locks the state directory, opens the store and the
+// keys, and listens. A Redis that is away is no failure: the API answers 503 until it is back.
+func New(o Options) (*Server, error) {
+	o.Listen = cmp.Or(o.Listen, "127.0.0.1:7070")
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	s := &Server{closing: make(chan struct{})}
+	if err := s.open(o); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(o Options) error {
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w", err)
+	}
+	lock, err := lockState(o.StateDir)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, lock)
+	changes := &Changes{}
+	rdb, closer, err := openRedis(o)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, closer)
+	s.parts = Parts{Store: lease.New(rdb, lease.Options{Notify: changes.tell}), Changes: changes, Log: o.Log, Now: time.Now, Closing: s.closing}
+	if err := s.keys(o.StateDir); err != nil {
+		return err
+	}
+	pulse := newPulse(s.parts.Store, o.Log)
+	s.parts.Outage = pulse.outage
+	s.members = []member{pulse.run, s.serve}
+	s.listeners, err = listen(o.Listen, filepath.Join(o.StateDir, "greenroom.sock"))
+	return err
+}
+
+// keys makes on the first start what later starts find: tokens, the key of lease tokens, the certificate authority.
+func (s *Server) keys(dir string) (err error) {
+	if s.parts.Tokens, err = OpenTokens(dir, s.parts.Now); err != nil {
+		return err
+	}
+	if s.parts.Signer.Key, err = leaseKey(filepath.Join(dir, "lease.key")); err != nil {
+		return err
+	}
+	s.parts.Authority.Key, err = ssh.LoadOrCreateKey(filepath.Join(dir, "authority"))
+	return err
+}
+
+// Addr is the TCP address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listeners[0].Addr() }
+
+// Run serves until ctx ends or a member fails.
+//
+// The end is bounded. All members see it at once: HTTP takes no new call, answers the long polls as they stand and gives the
+// others ten seconds; the workers finish the step they are at. Only when all are back is the store closed, because each
+// of them may still write, and last the state directory is given free.
+func (s *Server) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, m := range s.members {
+		group.Go(func() error { return m(ctx) })
+	}
+	err := group.Wait()
+	return errors.Join(err, s.close())
+}
+
+func (s *Server) close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i].Close())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,171 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"greenroom/lease"
+)
+
+const (
+	maxBody     = 1 << 20
+	maxPoll     = 60 * time.Second
+	callTimeout = maxPoll + 15*time.Second
+)
+
+// access is who may make a call, and when.
+type access struct {
+	admin   bool // only admins
+	anytime bool // also while the store can't be used
+}
+
+// none is the body of a call that takes none: nothing at all, or {}.
+type none struct{}
+
+// request is a decoded call; an absent body is the zero value.
+type request[In any] struct {
+	Body In
+	http *http.Request
+}
+
+func (r request[In]) path(name string) string  { return r.http.PathValue(name) }
+func (r request[In]) query(name string) string { return r.http.URL.Query().Get(name) }
+
+// answer is what a call comes to; the zero status is 200.
+type answer struct {
+	status   int
+	location string
+	body     any
+}
+
+// handler is one call of the API. The caller's identity is an argument, so that no call can forget to ask for it.
+type handler[In any] func(ctx context.Context, who lease.Caller, r request[In]) (answer, error)
+
+// handle makes every call alike: it identifies the caller, checks its role, decodes the body, and writes the answer or
+// the problem.
+func handle[In any](a *api, who access, h handler[In]) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+		defer cancel()
+		out, err := call(ctx, a, who, h, w, r)
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		if out.location != "" {
+			w.Header().Set("Location", out.location)
+		}
+		write(w, max(out.status, http.StatusOK), "application/json", out.body)
+	})
+}
+
+func call[In any](ctx context.Context, a *api, may access, h handler[In], w http.ResponseWriter, r *http.Request) (answer, error) {
+	who, err := a.identify(r)
+	if err != nil {
+		return answer{}, err
+	}
+	if may.admin && who.Role != lease.Admin {
+		return answer{}, &fault{http.StatusForbidden, "forbidden", fmt.Sprintf("only admins may do this, and %s has the role %s", who.Name, who.Role)}
+	}
+	req := request[In]{http: r}
+	if err := readBody(w, r, &req.Body); err != nil {
+		return answer{}, err
+	}
+	if err := a.Outage(); err != nil && !may.anytime {
+		return answer{}, err
+	}
+	return h(ctx, who, req)
+}
+
+// fail answers err, and logs it when it is a fault of ours.
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problemOf(err)
+	if p.Code == "internal" {
+		a.Log.Error("a call failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	writeProblem(w, p)
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, into any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return &fault{http.StatusRequestEntityTooLarge, "too_large", "the body has more than 1 MiB"}
+	case err != nil:
+		return malformed("the body could not be read to its end")
+	case len(body) == 0:
+		return nil
+	}
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return &fault{
+			http.StatusUnsupportedMediaType, "unsupported_media",
+			fmt.Sprintf("the body's content type is %.60q; send application/json", r.Header.Get("Content-Type")),
+		}
+	}
+	return decode(body, into)
+}
+
+func malformed(format string, args ...any) error {
+	return &fault{http.StatusBadRequest, "malformed", fmt.Sprintf(format, args...)}
+}
+
+// decode reads exactly one JSON object and refuses what it does not know.
+func decode(body []byte, into any) error {
+	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
+		return malformed("the body is no JSON object")
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return decodeFault(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return malformed("there is more after the JSON object, from byte %d on", dec.InputOffset())
+	}
+	return nil
+}
+
+// decodeFault says what is wrong with a body. encoding/json has no type for an unknown field, only a text.
+func decodeFault(err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	field, unknown := strings.CutPrefix(err.Error(), "json: unknown field ")
+	switch {
+	case unknown:
+		return &fault{http.StatusBadRequest, "unknown_field", fmt.Sprintf("the field %.80s is unknown here; see /openapi.yaml", field)}
+	case errors.As(err, &syntax):
+		return malformed("the body is no JSON: %v at byte %d", err, syntax.Offset)
+	case errors.As(err, &kind):
+		return malformed("%.80s is a %s where a %s is wanted", kind.Field, kind.Value, kind.Type.Kind())
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return malformed("the body ends in the middle of its JSON")
+	}
+	return malformed("%v", err)
+}
+
+// recovered answers a panic of next as a fault of ours and logs it once.
+func (a *api) recovered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			a.fail(w, r, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,215 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	cryptossh "golang.org/x/crypto/ssh"
+
+	"greenroom/internal/ssh"
+	"greenroom/lease"
+	"greenroom/lease/client"
+	"greenroom/specs"
+)
+
+// maxListed is the most leases or requests of one cache that a list shows.
+const maxListed = 1000
+
+// slack is how far a certificate goes beyond its lease at either end, for clocks that differ.
+const slack = time.Minute
+
+func (a *api) acquire(ctx context.Context, who lease.Caller, r request[client.Request]) (answer, error) {
+	if _, err := parseKey(r.Body.PublicKey); err != nil {
+		return answer{}, err
+	}
+	if a.Store.Fleet().Revision == "" {
+		return answer{}, fmt.Errorf("%w: no spec is in force yet", errNotReady)
+	}
+	l, err := a.Store.Acquire(ctx, who, wish(r.Body, r.http.Header.Get("Idempotency-Key")))
+	if err != nil {
+		return answer{}, err
+	}
+	status := map[lease.Phase]int{lease.Active: http.StatusCreated, lease.Queued: http.StatusAccepted}[l.Phase]
+	view, err := a.lease(ctx, who, l, "")
+	return answer{status: status, location: "/v1/leases/" + l.ID, body: view}, err
+}
+
+func wish(b client.Request, key string) lease.Request {
+	wait := lease.Forever
+	if b.Wait != nil {
+		wait = time.Duration(*b.Wait)
+	}
+	return lease.Request{
+		Cache: b.Cache, Labels: b.Labels, AtLeast: b.AtLeast, TTL: time.Duration(b.TTL), Wait: wait, Key: key, PublicKey: b.PublicKey,
+	}
+}
+
+func (a *api) getLease(ctx context.Context, who lease.Caller, r request[none]) (answer, error) {
+	var wait client.Duration
+	if q := r.query("wait"); q != "" {
+		if err := wait.UnmarshalText([]byte(q)); err != nil {
+			return answer{}, malformed("wait: %v", err)
+		}
+	}
+	poll, cancel := context.WithTimeout(ctx, min(time.Duration(wait), maxPoll))
+	defer cancel()
+	go func() {
+		select {
+		case <-a.Closing:
+			cancel()
+		case <-poll.Done():
+		}
+	}()
+	l, err := a.Store.Wait(poll, who, r.path("lease"))
+	if err != nil {
+		return answer{}, err
+	}
+	view, err := a.lease(ctx, who, l, "")
+	return answer{body: view}, err
+}
+
+func (a *api) renew(ctx context.Context, who lease.Caller, r request[client.Renewal]) (answer, error) {
+	if _, err := parseKey(r.Body.PublicKey); err != nil {
+		return answer{}, err
+	}
+	id := r.path("lease")
+	l, err := a.Store.Renew(ctx, who, id)
+	if errors.Is(err, lease.ErrUnknownLease) && r.Body.Token != "" && len(a.Signer.Key) > 0 {
+		l, err = a.Store.Restore(ctx, who, a.Signer, id, r.Body.Token)
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	view, err := a.lease(ctx, who, l, r.Body.PublicKey)
+	return answer{body: view}, err
+}
+
+func (a *api) release(ctx context.Context, who lease.Caller, r request[client.Release]) (answer, error) {
+	how := lease.Release{Outcome: r.Body.Outcome, Hold: time.Duration(r.Body.Hold), Discard: r.Body.Shelve != nil && !*r.Body.Shelve}
+	l, err := a.Store.Release(ctx, who, r.path("lease"), how)
+	return answer{body: outline(l)}, err
+}
+
+func (a *api) listLeases(ctx context.Context, who lease.Caller, r request[none]) (answer, error) {
+	caches := a.Store.Fleet().AllCaches()
+	if name := r.query("cache"); name != "" {
+		c, err := a.cache(name)
+		if err != nil {
+			return answer{}, err
+		}
+		caches = []*specs.Cache{c}
+	}
+	out := []client.Lease{}
+	for _, c := range caches {
+		active, err := a.Store.Leases(ctx, c.Name, maxListed)
+		if err != nil {
+			return answer{}, err
+		}
+		queued, err := a.Store.Queue(ctx, c.Name, maxListed)
+		if err != nil {
+			return answer{}, err
+		}
+		out = append(append(out, outlines(who, active)...), outlines(who, queued)...)
+	}
+	return answer{body: map[string]any{"leases": out}}, nil
+}
+
+func (a *api) listQueue(ctx context.Context, who lease.Caller, r request[none]) (answer, error) {
+	c, err := a.cache(r.path("cache"))
+	if err != nil {
+		return answer{}, err
+	}
+	queued, err := a.Store.Queue(ctx, c.Name, maxListed)
+	return answer{body: map[string]any{"leases": outlines(who, queued)}}, err
+}
+
+// outlines leaves out what belongs to others.
+func outlines(who lease.Caller, leases []lease.Lease) []client.Lease {
+	out := []client.Lease{}
+	for _, l := range leases {
+		if who.May(l.Owner) {
+			out = append(out, outline(l))
+		}
+	}
+	return out
+}
+
+// outline is a lease without what only its holder needs.
+func outline(l lease.Lease) client.Lease {
+	out := client.Lease{
+		ID: l.ID, Cache: l.Cache, Holder: l.Holder, Owner: l.Owner, Phase: l.Phase, Position: l.Position, TTL: client.Duration(l.TTL),
+		Created: l.Created, Granted: l.Granted, Deadline: l.Deadline, Cap: l.Cap, WaitUntil: l.WaitUntil, Ended: l.EndedAt,
+		How: l.How, Outcome: l.Outcome, Source: l.Source, Hit: l.Hit,
+	}
+	if l.Guest != "" {
+		out.Guest = &client.Guest{Name: l.Guest, Incarnation: l.Incarnation}
+	}
+	return out
+}
+
+// lease is the whole of a lease for somebody who may see it: an active one with its guest, token and certificate, a queued
+// one with why it waits. key, when there is one, is certified instead of the request's.
+func (a *api) lease(ctx context.Context, who lease.Caller, l lease.Lease, key string) (client.Lease, error) {
+	out := outline(l)
+	if l.Phase == lease.Queued {
+		out.Reason = a.reason(ctx, l)
+	}
+	if l.Phase != lease.Active {
+		return out, nil
+	}
+	g, err := a.Store.Guest(ctx, l.Guest)
+	if err != nil || g.Lease != l.ID {
+		return out, err // it has ended meanwhile: no more than the outline
+	}
+	out.Guest = &client.Guest{
+		Name: g.Name, Incarnation: g.Incarnation, Host: g.Host, Port: g.Port, User: g.User, HostKey: g.HostKey, Health: g.Health,
+	}
+	if l.Owner == who.Owner && len(a.Signer.Key) > 0 {
+		out.Token = a.Signer.Sign(l)
+	}
+	out.Certificate, err = a.certificate(l, g, cmp.Or(key, l.PublicKey))
+	return out, err
+}
+
+func (a *api) reason(ctx context.Context, l lease.Lease) string {
+	why := "no guest is ready"
+	if a.Reconciler != nil {
+		why = a.Reconciler.Explain(ctx, l.Cache)
+	}
+	return fmt.Sprintf("you are %s: %s", client.Ordinal(l.Position), why)
+}
+
+// certificate lets the holder of key into the guest until the lease is over.
+func (a *api) certificate(l lease.Lease, g lease.Guest, key string) (string, error) {
+	if key == "" || a.Authority.Key == nil {
+		return "", nil
+	}
+	pub, err := parseKey(key)
+	if err != nil {
+		return "", err
+	}
+	cert, err := a.Authority.Sign(pub, l.ID, g.Principal(), a.Now().Add(-slack), l.Deadline.Add(slack))
+	if err != nil {
+		return "", fmt.Errorf("certify the key of lease %s: %w", l.ID, err)
+	}
+	return ssh.Line(cert), nil
+}
+
+// parseKey reads a plain public key; none is nil.
+func parseKey(line string) (ssh.PublicKey, error) {
+	if line == "" {
+		return nil, nil
+	}
+	key, _, _, rest, err := cryptossh.ParseAuthorizedKey([]byte(line))
+	if err != nil || len(rest) > 0 {
+		return nil, fmt.Errorf("%w: public_key is no single line of authorized_keys format, such as \"ssh-ed25519 AAAA…\"", lease.ErrInvalid)
+	}
+	if _, certificate := key.(*ssh.Certificate); certificate {
+		return nil, fmt.Errorf("%w: public_key is a certificate; send the plain key", lease.ErrInvalid)
+	}
+	return key, nil
+}

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// drainTimeout is what calls under way are given when the server ends.
+const drainTimeout = 10 * time.Second
+
+// maxSocketPath is the longest path of a unix socket; see unix(7).
+const maxSocketPath = 107
+
+// listen opens the TCP address and the unix socket. Whoever holds the lock of the state directory may take a socket's place.
+func listen(address, socket string) ([]net.Listener, error) {
+	if len(socket) > maxSocketPath {
+		return nil, fmt.Errorf("the path %s is longer than the %d characters of a unix socket; choose a shorter state directory", socket, maxSocketPath)
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old socket: %w", err)
+	}
+	tcp, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w; choose another address with --listen", err)
+	}
+	local, err := net.Listen("unix", socket)
+	if err == nil {
+		err = os.Chmod(socket, 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, tcp.Close())
+	}
+	return []net.Listener{tcp, local}, nil
+}
+
+// serve is the member that answers HTTP. Its timeouts stand above the longest long poll.
+func (s *Server) serve(ctx context.Context) error {
+	server := &http.Server{
+		Handler: Handler(s.parts), ConnContext: withPeer, ErrorLog: slog.NewLogLogger(s.parts.Log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: callTimeout + 15*time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range s.listeners {
+		group.Go(func() error {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("listen on %s: %w", l.Addr(), err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		return s.drain(context.WithoutCancel(ctx), server)
+	})
+	return group.Wait()
+}
+
+func (s *Server) drain(ctx context.Context, server *http.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	close(s.closing)
+	if err := server.Shutdown(ctx); err != nil {
+		s.parts.Log.Warn("calls were cut off at the end", "err", err)
+		return server.Close()
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"greenroom/lease"
+	"greenroom/lease/client"
+)
+
+// fault is an error of the API's own: of HTTP, JSON or authorization.
+type fault struct {
+	status int
+	code   string
+	detail string
+}
+
+func (f *fault) Error() string { return f.detail }
+
+// facts maps what the packages below answer to a status and a stable code. The first match counts.
+var facts = []struct {
+	err    error
+	status int
+	code   string
+}{
+	{lease.ErrUnavailable, http.StatusServiceUnavailable, "unavailable"},
+	{errNotReady, http.StatusServiceUnavailable, "not_ready"},
+	{lease.ErrQueueFull, http.StatusServiceUnavailable, "queue_full"},
+	{lease.ErrUnknownCache, http.StatusNotFound, "unknown_cache"},
+	{lease.ErrUnknownPool, http.StatusNotFound, "unknown_pool"},
+	{lease.ErrUnknownGuest, http.StatusNotFound, "unknown_guest"},
+	{lease.ErrUnknownLease, http.StatusNotFound, "unknown_lease"},
+	{errUnknownToken, http.StatusNotFound, "unknown_token"},
+	{lease.ErrNotYours, http.StatusForbidden, "not_yours"},
+	{lease.ErrImpossible, http.StatusUnprocessableEntity, "impossible"},
+	{lease.ErrNoneReady, http.StatusConflict, "none_ready"},
+	{lease.ErrReplay, http.StatusConflict, "idempotency_mismatch"},
+	{lease.ErrQueued, http.StatusConflict, "queued"},
+	{lease.ErrLeased, http.StatusConflict, "leased"},
+	{lease.ErrConflict, http.StatusConflict, "conflict"},
+	{lease.ErrHoldBudget, http.StatusConflict, "hold_budget"},
+	{lease.ErrFull, http.StatusConflict, "full"},
+	{lease.ErrOver, http.StatusGone, "lease_over"},
+	{lease.ErrInvalid, http.StatusBadRequest, "invalid"},
+	{context.DeadlineExceeded, http.StatusServiceUnavailable, "unavailable"},
+	{context.Canceled, http.StatusServiceUnavailable, "unavailable"},
+}
+
+// problemOf says how err is answered. What is nobody's business is answered as internal, without its text.
+func problemOf(err error) client.Problem {
+	var f *fault
+	if errors.As(err, &f) {
+		return problem(f.status, f.code, f.detail)
+	}
+	for _, fact := range facts {
+		if errors.Is(err, fact.err) {
+			return problem(fact.status, fact.code, err.Error())
+		}
+	}
+	return problem(http.StatusInternalServerError, "internal", "a fault of the server's own; its log says more")
+}
+
+func problem(status int, code, detail string) client.Problem {
+	return client.Problem{
+		Type: "urn:greenroom:problem:" + code, Title: http.StatusText(status), Status: status, Detail: detail, Code: code,
+	}
+}
+
+func writeProblem(w http.ResponseWriter, p client.Problem) {
+	switch p.Status {
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="greenroom"`)
+	}
+	write(w, p.Status, "application/problem+json", p)
+}
+
+// write sends v, unless it is nil. A caller that has gone away is no error of ours.
+func write(w http.ResponseWriter, status int, contentType string, v any) {
+	if v == nil {
+		w.WriteHeader(status)
+		return
+	}
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // a shape that can't be JSON is a fault in the code
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}

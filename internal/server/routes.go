@@ -1,0 +1,105 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/gorilla/mux"
+)
+
+// api is the parts with what the calls share.
+type api struct {
+	Parts
+	metrics *metrics
+}
+
+// Handler answers the HTTP API and registers its metrics with p.Registry.
+func Handler(p Parts) http.Handler {
+	a := &api{Parts: p.withDefaults()}
+	a.metrics = newMetrics(a)
+	router := mux.NewRouter().SkipClean(true)
+	a.routes(router)
+	router.NotFoundHandler = a.metrics.measured("unmatched", http.HandlerFunc(notFound))
+	router.MethodNotAllowedHandler = a.metrics.measured("unmatched", notAllowed(router))
+	router.Use(a.templated)
+	return a.recovered(router)
+}
+
+func (a *api) routes(router *mux.Router) {
+	on := func(method, path string, h http.Handler) { router.Handle(path, h).Methods(method) }
+	user, admin := access{}, access{admin: true}
+
+	on("POST", "/v1/leases", handle(a, user, a.acquire))
+	on("GET", "/v1/leases", handle(a, user, a.listLeases))
+	on("GET", "/v1/leases/{lease}", handle(a, user, a.getLease))
+	on("DELETE", "/v1/leases/{lease}", handle(a, user, a.release))
+	on("POST", "/v1/leases/{lease}/renew", handle(a, user, a.renew))
+
+	on("GET", "/v1/caches", handle(a, user, a.listCaches))
+	on("GET", "/v1/caches/{cache}", handle(a, user, a.getCache))
+	on("GET", "/v1/caches/{cache}/guests", handle(a, user, a.listCacheGuests))
+	on("GET", "/v1/caches/{cache}/queue", handle(a, user, a.listQueue))
+	on("POST", "/v1/caches/{cache}/enable", handle(a, admin, a.toggle(true)))
+	on("POST", "/v1/caches/{cache}/disable", handle(a, admin, a.toggle(false)))
+	on("DELETE", "/v1/caches/{cache}/override", handle(a, admin, a.dropOverride))
+	on("DELETE", "/v1/caches/{cache}/guests/{guest}", handle(a, admin, a.removeGuest))
+
+	on("GET", "/v1/guests", handle(a, user, a.listGuests))
+	on("GET", "/v1/guests/{guest}", handle(a, user, a.getGuest))
+	on("GET", "/v1/guests/{guest}/events", handle(a, user, a.listEvents))
+	on("POST", "/v1/guests/{guest}/taint", handle(a, admin, a.taint))
+	on("POST", "/v1/guests/{guest}/probe", handle(a, admin, a.probe))
+	on("POST", "/v1/guests/{guest}/hold", handle(a, admin, a.hold))
+
+	on("GET", "/v1/pools", handle(a, user, a.listPools))
+	on("GET", "/v1/pools/{pool}", handle(a, user, a.getPool))
+	on("POST", "/v1/pools/{pool}/pause", handle(a, admin, a.pause))
+	on("POST", "/v1/pools/{pool}/resume", handle(a, admin, a.resume))
+	on("GET", "/v1/shards", handle(a, user, a.listShards))
+	on("GET", "/v1/status", handle(a, access{anytime: true}, a.status))
+	on("POST", "/v1/reconcile", handle(a, admin, a.reconcile))
+
+	on("GET", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.listTokens))
+	on("POST", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.createToken))
+	on("DELETE", "/v1/tokens/{token}", handle(a, access{admin: true, anytime: true}, a.revokeToken))
+
+	on("GET", "/healthz", http.HandlerFunc(health))
+	on("GET", "/readyz", http.HandlerFunc(a.ready))
+	on("GET", "/metrics", a.metrics.handler())
+	on("GET", "/openapi.yaml", http.HandlerFunc(openapi))
+}
+
+// templated hands the variables of the path on in the standard library's way, and counts under the route's template.
+func (a *api) templated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range mux.Vars(r) {
+			r.SetPathValue(name, value)
+		}
+		template, err := mux.CurrentRoute(r).GetPathTemplate()
+		if err != nil {
+			template = "unmatched"
+		}
+		a.metrics.measured(template, next).ServeHTTP(w, r)
+	})
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	writeProblem(w, problem(http.StatusNotFound, "not_found", "there is no such path; /openapi.yaml lists all of them"))
+}
+
+// notAllowed answers 405 with the methods that the path has (RFC 9110 section 15.5.6).
+func notAllowed(router *mux.Router) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range []string{"DELETE", "GET", "POST"} {
+			probe := r.Clone(r.Context())
+			probe.Method = method
+			var match mux.RouteMatch
+			if router.Match(probe, &match) && match.MatchErr == nil {
+				allowed = append(allowed, method)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		writeProblem(w, problem(http.StatusMethodNotAllowed, "method_not_allowed", "this path takes "+strings.Join(allowed, " and ")))
+	}
+}

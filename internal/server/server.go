@@ -1,0 +1,80 @@
+// Package server is Greenroom's front: it composes the parts into one process and answers the HTTP API.
+//
+// It exists so that the packages below know nothing of HTTP, tokens, sockets and start-up order, and so that
+// each promise of the API (who may, what is refused, how an error reads) is kept in one place: the generic
+// handler in handler.go. The API's contract is openapi.yaml beside this file.
+package server
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"greenroom/internal/ssh"
+	"greenroom/lease"
+	"greenroom/reconcile"
+)
+
+//go:embed openapi.yaml
+var document []byte
+
+// reconciler is what the API needs of the reconcile loop.
+type reconciler interface {
+	Status(ctx context.Context) (reconcile.Status, error)
+	// Wake asks for a look at some pools, or at all of them, soon.
+	Wake(pools ...string)
+	// Explain says why a request that is queued in cache has to wait, in a sentence without a full stop.
+	Explain(ctx context.Context, cache string) string
+}
+
+// prober is what the API needs of the watchdog.
+type prober interface {
+	// Probe asks one guest now; result is for people, err says that the guest did not prove alive.
+	Probe(ctx context.Context, guest lease.Guest) (result string, err error)
+	// Brakes says why the watchdog taints nothing in a pool, for the pools where that is so.
+	Brakes() map[string]string
+}
+
+// Parts are what the API stands on.
+type Parts struct {
+	Store      *lease.Store
+	Reconciler reconciler           // nil: what needs it answers not_ready
+	Prober     prober               // nil: likewise
+	Signer     lease.Signer         // of lease tokens; without a key there are none
+	Authority  ssh.Authority        // of guest certificates; without a key there are none
+	Tokens     *Tokens              // of callers
+	Changes    *Changes             // what the store tells; the metrics listen there
+	Registry   *prometheus.Registry // served as /metrics; nil: a new one
+	Log        *slog.Logger         // default: slog.Default()
+	Now        func() time.Time     // default: time.Now
+
+	// Outage says why the store must not be used just now, nil when it may; a nil func: it always may.
+	Outage func() error
+	// Closing ends every long poll when it is closed; nil: never.
+	Closing <-chan struct{}
+}
+
+var errNotReady = errors.New("not ready")
+
+func (p Parts) withDefaults() Parts {
+	if p.Registry == nil {
+		p.Registry = prometheus.NewRegistry()
+	}
+	if p.Changes == nil {
+		p.Changes = &Changes{}
+	}
+	if p.Log == nil {
+		p.Log = slog.Default()
+	}
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	if p.Outage == nil {
+		p.Outage = func() error { return nil }
+	}
+	return p
+}

@@ -1,0 +1,183 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
+
+	"greenroom/internal/embedded"
+	"greenroom/lease"
+)
+
+// lockState makes this process the only server on a state directory, until the file is closed or the process ends.
+func lockState(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		pid, _ := io.ReadAll(io.LimitReader(file, 20))
+		err = fmt.Errorf("another server (pid %s) uses the state directory %s; stop it, or choose another with --state-dir",
+			strings.TrimSpace(string(pid)), dir)
+	} else if err == nil {
+		err = errors.Join(file.Truncate(0), writeAt(file, strconv.Itoa(os.Getpid())+"\n"))
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func writeAt(file *os.File, text string) error {
+	_, err := file.WriteAt([]byte(text), 0)
+	return err
+}
+
+// leaseKey reads the secret that signs lease tokens, and makes one of 32 bytes (0600) when there is none.
+func leaseKey(path string) ([]byte, error) {
+	key, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		key = make([]byte, 32)
+		rand.Read(key)
+		err = writeSecret(path, key)
+	case err == nil && len(key) != 32:
+		err = fmt.Errorf("%s has %d bytes, want 32; put it back from a backup, or remove it, and lease tokens handed out so far are void", path, len(key))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key of lease tokens: %w", err)
+	}
+	return key, nil
+}
+
+// openRedis opens the store that the options name: Redis (with ?addr= a Cluster, with ?master_name= Sentinel), or the
+// embedded one. It connects to nothing yet.
+func openRedis(o Options) (redis.UniversalClient, io.Closer, error) {
+	if o.RedisURL == "" {
+		store, err := embedded.Open(embedded.Options{Dir: filepath.Join(o.StateDir, "store"), Log: o.Log})
+		if err != nil {
+			return nil, nil, err
+		}
+		return store.Client(), store, nil
+	}
+	rdb, err := dialRedis(o.RedisURL)
+	if err != nil {
+		return nil, nil, errors.New("the Redis URL can't be read; write redis://[user:password@]host:port/db, with ?addr=… for a Cluster, ?master_name=… for Sentinel")
+	}
+	return rdb, rdb, nil
+}
+
+func dialRedis(text string) (redis.UniversalClient, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case u.Query().Has("addr") && !u.Query().Has("master_name"):
+		o, err := redis.ParseClusterURL(text)
+		if err != nil {
+			return nil, err
+		}
+		return redis.NewClusterClient(o), nil
+	case u.Query().Has("master_name"):
+		o, err := redis.ParseFailoverURL(text)
+		if err != nil {
+			return nil, err
+		}
+		return redis.NewFailoverClient(o), nil
+	}
+	o, err := redis.ParseURL(text)
+	if err != nil {
+		return nil, err
+	}
+	return redis.NewClient(o), nil
+}
+
+// Changes hands what the store tells to everybody who asked for it. Subscribers must not block.
+type Changes struct {
+	mu   sync.RWMutex
+	subs []func(lease.Change)
+}
+
+// Subscribe adds a listener for as long as the server lives.
+func (c *Changes) Subscribe(f func(lease.Change)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.subs = append(c.subs, f)
+}
+
+func (c *Changes) tell(change lease.Change) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, f := range c.subs {
+		f(change)
+	}
+}
+
+// pulse sweeps the store each second and knows by that whether the store can be used.
+type pulse struct {
+	store *lease.Store
+	log   *slog.Logger
+	mu    sync.RWMutex
+	err   error
+}
+
+func newPulse(store *lease.Store, log *slog.Logger) *pulse {
+	return &pulse{store: store, log: log, err: fmt.Errorf("%w: it was not swept since the start", lease.ErrUnavailable)}
+}
+
+// outage is why no call may use the store: after each time of absence a sweep comes first, because it gives back the time
+// in which nobody could renew.
+func (p *pulse) outage() error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.err
+}
+
+func (p *pulse) run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		p.sweep(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *pulse) sweep(ctx context.Context) {
+	err := p.store.Sweep(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	before := p.outage()
+	switch {
+	case err != nil && !errors.Is(err, lease.ErrUnavailable):
+		p.log.Error("sweeping the store failed", "err", err)
+		err = nil
+	case err != nil && before == nil:
+		p.log.Error("the store is away; the API answers 503 until it is back", "err", err)
+	case err == nil && before != nil:
+		p.log.Info("the store is in use")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}

@@ -1,0 +1,179 @@
+package server
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"greenroom/lease"
+	"greenroom/lease/client"
+)
+
+var errUnknownToken = errors.New("unknown token")
+
+// maxTokens bounds the file, and the time that one look-up takes.
+const maxTokens = 10000
+
+// token is one entry of tokens.json. The secret itself is kept nowhere.
+type token struct {
+	client.Token
+	Hash string `json:"hash"` // SHA-256 of the secret, hexadecimal
+}
+
+// Tokens are the bearer tokens of one server, in <state>/tokens.json (0600). A secret is 130 random bits, so that its
+// plain hash can't be searched.
+type Tokens struct {
+	path string
+	now  func() time.Time
+
+	mu   sync.RWMutex
+	list []token
+}
+
+// OpenTokens reads the tokens in dir. Where there are none yet it makes the first admin token and leaves its secret in
+// <dir>/admin.token (0600) for the CLI.
+func OpenTokens(dir string, now func() time.Time) (*Tokens, error) {
+	t := &Tokens{path: filepath.Join(dir, "tokens.json"), now: now}
+	body, err := os.ReadFile(t.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, t.first(filepath.Join(dir, "admin.token"))
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &t.list)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the API tokens in %s: %w", t.path, err)
+	}
+	return t, nil
+}
+
+// first writes the secret before the hash: a crash in between makes the next start do both again.
+func (t *Tokens) first(path string) error {
+	made, secret := t.mint(client.NewToken{Name: "admin", Owner: adminOwner, Role: lease.Admin})
+	if err := writeSecret(path, []byte(secret+"\n")); err != nil {
+		return fmt.Errorf("write the admin token: %w", err)
+	}
+	return t.save([]token{made})
+}
+
+func (t *Tokens) mint(n client.NewToken) (token, string) {
+	secret := "gr_" + rand.Text()
+	made := token{Hash: hashOf(secret), Token: client.Token{
+		ID: rand.Text()[:8], Name: n.Name, Owner: n.Owner, Role: n.Role, Created: t.now().UTC().Truncate(time.Second),
+	}}
+	if n.For > 0 {
+		made.Expires = made.Created.Add(time.Duration(n.For))
+	}
+	return made, secret
+}
+
+func hashOf(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(sum[:])
+}
+
+// Lookup tells whose token secret is. It compares with every entry, each in constant time.
+func (t *Tokens) Lookup(secret string) (lease.Caller, bool) {
+	hash, now := []byte(hashOf(secret)), t.now()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var who lease.Caller
+	found := false
+	for _, entry := range t.list {
+		same := subtle.ConstantTimeCompare(hash, []byte(entry.Hash)) == 1
+		if same && (entry.Expires.IsZero() || now.Before(entry.Expires)) {
+			who, found = lease.Caller{Name: entry.Name, Owner: entry.Owner, Role: entry.Role}, true
+		}
+	}
+	return who, found
+}
+
+var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$`)
+
+// Create makes a token; its secret is in the result and nowhere else. Errors: lease.ErrInvalid.
+func (t *Tokens) Create(n client.NewToken) (client.Token, error) {
+	if n.Role == lease.Admin {
+		n.Owner = cmp.Or(n.Owner, adminOwner)
+	}
+	switch {
+	case n.Role != lease.User && n.Role != lease.Admin:
+		return client.Token{}, fmt.Errorf("%w: role %.20q, want user or admin", lease.ErrInvalid, n.Role)
+	case !tokenName.MatchString(n.Name):
+		return client.Token{}, fmt.Errorf("%w: name %.80q, want 1 to 64 letters, digits and _ . @ -", lease.ErrInvalid, n.Name)
+	case !tokenName.MatchString(n.Owner):
+		return client.Token{}, fmt.Errorf("%w: owner %.80q, want a team's name: 1 to 64 letters, digits and _ . @ -", lease.ErrInvalid, n.Owner)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.list) >= maxTokens {
+		return client.Token{}, fmt.Errorf("%w: there are %d tokens already; revoke some", lease.ErrInvalid, len(t.list))
+	}
+	made, secret := t.mint(n)
+	if err := t.save(append(slices.Clone(t.list), made)); err != nil {
+		return client.Token{}, err
+	}
+	out := made.Token
+	out.Secret = secret
+	return out, nil
+}
+
+// List returns every token without its secret.
+func (t *Tokens) List() []client.Token {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make([]client.Token, len(t.list))
+	for i, entry := range t.list {
+		out[i] = entry.Token
+	}
+	return out
+}
+
+// Revoke ends a token by its id.
+func (t *Tokens) Revoke(id string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(t.list), func(e token) bool { return e.ID == id })
+	if len(rest) == len(t.list) {
+		return fmt.Errorf("%w: there is none with the id %.40q; see \"greenroom token list\"", errUnknownToken, id)
+	}
+	return t.save(rest)
+}
+
+// save changes the file first, so that no token is in force that a restart would not know.
+func (t *Tokens) save(list []token) error {
+	body, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeSecret(t.path, append(body, '\n')); err != nil {
+		return fmt.Errorf("write the API tokens: %w", err)
+	}
+	t.list = list
+	return nil
+}
+
+// writeSecret replaces a file that only its owner may read, all of it or nothing.
+func writeSecret(path string, body []byte) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".secret-*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(body)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}

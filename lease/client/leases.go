@@ -1,0 +1,154 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"greenroom/lease"
+)
+
+// pollTime is how long one long poll waits at the server.
+const pollTime = 30 * time.Second
+
+// undoTime is what giving back an unwanted lease may take.
+const undoTime = 5 * time.Second
+
+// Request asks for a guest once: the lease comes back active or queued. The same key gives the same lease again.
+func (c *Client) Request(ctx context.Context, r Request) (Lease, error) {
+	r.Key = cmp.Or(r.Key, rand.Text())
+	return fetch[Lease](ctx, c, call{method: http.MethodPost, path: "/v1/leases", key: r.Key, body: r})
+}
+
+// Acquire asks for a guest and waits in line until the lease is active. queued, when it is not nil, is told of each new place
+// in line. When ctx ends first, the request is cancelled. An error that is lease.ErrOver says that the request ended while
+// it waited.
+func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Lease, error) {
+	r.Key = cmp.Or(r.Key, rand.Text())
+	l, err := c.Request(ctx, r)
+	for place := 0; err == nil && l.Phase == lease.Queued; {
+		if l.Position != place && queued != nil {
+			place = l.Position
+			queued(l)
+		}
+		l, err = c.Wait(ctx, l.ID, pollTime)
+	}
+	if ctx.Err() != nil {
+		c.undo(context.WithoutCancel(ctx), r)
+		return Lease{}, context.Cause(ctx)
+	}
+	if err == nil && l.Phase == lease.Ended {
+		err = fmt.Errorf("%w: the request in cache %s was %s", lease.ErrOver, l.Cache, endings[l.How])
+	}
+	return l, err
+}
+
+var endings = map[string]string{
+	lease.Released: "released", lease.Expired: "granted and has expired", lease.Cancelled: "cancelled",
+	lease.Abandoned: "dropped, because nobody asked for it", lease.TimedOut: "not granted within the time it wanted to wait",
+	lease.Removed: "dropped, because the specs have the cache no more", lease.Forced: "ended by an admin",
+}
+
+// undo gives back whatever came of a request; its key finds it even when the answer was lost.
+func (c *Client) undo(ctx context.Context, r Request) {
+	ctx, cancel := context.WithTimeout(ctx, undoTime)
+	defer cancel()
+	if l, err := c.Request(ctx, r); err == nil {
+		_, _ = c.Release(ctx, l.ID, Release{})
+	}
+}
+
+func leasePath(id string) string { return "/v1/leases/" + url.PathEscape(id) }
+
+// Lease returns one lease as it stands. Asking for a queued one keeps its place in line.
+func (c *Client) Lease(ctx context.Context, id string) (Lease, error) { return c.Wait(ctx, id, 0) }
+
+// Wait returns a lease when it is queued no more, or as it stands after a time of at most 60s.
+func (c *Client) Wait(ctx context.Context, id string, at time.Duration) (Lease, error) {
+	return fetch[Lease](ctx, c, get(leasePath(id), url.Values{"wait": {at.String()}}))
+}
+
+// Leases lists the caller's leases and requests, of one cache or, with "", of all; an admin sees everybody's.
+func (c *Client) Leases(ctx context.Context, cache string) ([]Lease, error) {
+	query := url.Values{}
+	if cache != "" {
+		query.Set("cache", cache)
+	}
+	out, err := fetch[struct{ Leases []Lease }](ctx, c, get("/v1/leases", query))
+	return out.Leases, err
+}
+
+// Renew is the heartbeat of an active lease. Errors: lease.ErrOver, lease.ErrQueued, lease.ErrUnknownLease, lease.ErrNotYours.
+func (c *Client) Renew(ctx context.Context, id string, r Renewal) (Lease, error) {
+	return fetch[Lease](ctx, c, post(leasePath(id)+"/renew", r))
+}
+
+// Release ends a lease or cancels a request; doing it twice is doing it once.
+func (c *Client) Release(ctx context.Context, id string, r Release) (Lease, error) {
+	return fetch[Lease](ctx, c, call{method: http.MethodDelete, path: leasePath(id), body: r})
+}
+
+// Heartbeat says how a lease is kept alive.
+type Heartbeat struct {
+	PublicKey string      // certified at each renewal instead of the request's
+	Renewed   func(Lease) // told of each renewal, with its fresh certificate; may be nil
+	Failed    func(error) // told of each renewal that failed; the next is tried soon; may be nil
+}
+
+// KeepAlive renews an active lease each third of its ttl until ctx ends, which closes the channel. When the lease is lost, its
+// error is sent first.
+func (c *Client) KeepAlive(ctx context.Context, l Lease, h Heartbeat) <-chan error {
+	lost := make(chan error, 1)
+	go func() {
+		defer close(lost)
+		if err := c.beat(ctx, l, h); err != nil {
+			lost <- err
+		}
+	}()
+	return lost
+}
+
+func (c *Client) beat(ctx context.Context, l Lease, h Heartbeat) error {
+	every := max(time.Duration(l.TTL)/3, 10*time.Millisecond)
+	expires := time.Now().Add(time.Duration(l.TTL)) // by this end's clock, which may differ from the server's
+	for pause := every; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		next, err := c.beatOnce(ctx, l, h.PublicKey, every)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			l, pause, expires = next, every, time.Now().Add(time.Duration(l.TTL))
+			if h.Renewed != nil {
+				h.Renewed(l)
+			}
+			continue
+		case !temporary(err):
+			return fmt.Errorf("the lease is lost: %w", err)
+		}
+		if h.Failed != nil {
+			h.Failed(err)
+		}
+		if pause = min(every/4+time.Millisecond, 5*time.Second); time.Now().After(expires) {
+			return fmt.Errorf("the lease is lost: it could not be renewed before its end: %w", errors.Join(lease.ErrOver, err))
+		}
+	}
+}
+
+// beatOnce makes one try: the loop above decides on the next.
+func (c *Client) beatOnce(ctx context.Context, l Lease, key string, limit time.Duration) (Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(limit, time.Second))
+	defer cancel()
+	k := post(leasePath(l.ID)+"/renew", Renewal{Token: l.Token, PublicKey: key})
+	k.once = true
+	return fetch[Lease](ctx, c, k)
+}
