@@ -10,7 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
-	"path"
+	"slices"
 	"strings"
 )
 
@@ -35,11 +35,7 @@ func Names() []string {
 
 // Lookup returns the tree of one bundled module.
 func Lookup(name string) (fs.FS, bool) {
-	if path.Base(name) != name {
-		return nil, false
-	}
-	info, err := fs.Stat(bundled, name)
-	if err != nil || !info.IsDir() {
+	if !slices.Contains(Names(), name) {
 		return nil, false
 	}
 	tree, err := fs.Sub(bundled, name)

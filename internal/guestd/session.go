@@ -18,11 +18,13 @@ import (
 )
 
 const (
-	searchPath   = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	resetCommand = "greenroom-guest-reset"
-	maxEnvVars   = 256
-	maxEnvBytes  = 64 << 10
+	searchPath  = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	maxEnvVars  = 256
+	maxEnvBytes = 64 << 10
 )
+
+// ResetCommand, run by a plain key, makes the guest as it was born; see the package's comment.
+const ResetCommand = "greenroom-guest-reset"
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
@@ -169,7 +171,7 @@ func (s *session) exec(payload []byte) error {
 	if err := cryptossh.Unmarshal(payload, &request); err != nil {
 		return err
 	}
-	if request.Text == resetCommand && isPlain(s.conn) {
+	if request.Text == ResetCommand && isPlain(s.conn) {
 		s.running.Go(s.reset)
 		return nil
 	}

@@ -252,11 +252,11 @@ func TestAResetLeavesTheGuestAsItWasBorn(t *testing.T) {
 		t.Fatal(exit)
 	}
 	pids := g.escapees(t, "setsid sleep 1000")
-	if _, exit := run(t, holder, resetCommand); exit != 127 {
+	if _, exit := run(t, holder, ResetCommand); exit != 127 {
 		t.Errorf("a lease's certificate may reset the guest: exit %d", exit)
 	}
 	server := g.dial(t, g.key)
-	if out, exit := run(t, server, resetCommand); exit != 0 {
+	if out, exit := run(t, server, ResetCommand); exit != 0 {
 		t.Fatalf("reset: exit %d, %s", exit, out)
 	}
 	if lives(pids[0]) {

@@ -15,6 +15,12 @@ variable "guests" {
     condition     = alltrue([for guest in values(var.guests) : guest.incarnation >= 1 && floor(guest.incarnation) == guest.incarnation])
     error_message = "The incarnation of a guest is a whole number from 1."
   }
+
+  # It travels in the environment of one command, which the kernel bounds (MAX_ARG_STRLEN).
+  validation {
+    condition     = alltrue([for guest in values(var.guests) : try(length(guest.user_data), 0) <= 65536])
+    error_message = "The user data of a guest has at most 64 KiB; let it fetch what is larger."
+  }
 }
 
 variable "pool" {
