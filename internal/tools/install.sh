@@ -3,6 +3,7 @@
 # into the directory BIN (an absolute path). It changes nothing where everything is there.
 set -eu
 bin=$1
+terraform=1.11.4
 updated=
 
 fail() {
@@ -34,9 +35,9 @@ need sftp openssh-client
 need unshare util-linux
 
 command -v terraform >/dev/null || [ -x "$bin/terraform" ] || {
-	echo "install: Terraform, from releases.hashicorp.com" >&2
+	echo "install: Terraform $terraform, from releases.hashicorp.com" >&2
 	mkdir -p "$bin"
 	go build -C "$(dirname "$0")" -o "$bin/hc-install" github.com/hashicorp/hc-install/cmd/hc-install &&
-		"$bin/hc-install" install -path "$bin" terraform >&2 ||
+		"$bin/hc-install" install -version "$terraform" -path "$bin" terraform >&2 ||
 		fail "Terraform is missing and could not be fetched: put it on PATH (https://developer.hashicorp.com/terraform/install)"
 }
