@@ -108,6 +108,7 @@ const (
 	FaultContract    = "contract"    // the module breaks the contract
 	FaultLocked      = "locked"      // somebody else holds the state's lock
 	FaultState       = "state"       // the state is not the one that this shard left
+	FaultBackend     = "backend"     // the state's backend does not answer
 	FaultBudget      = "budget"      // a time budget ran out; outcome unknown
 	FaultInterrupted = "interrupted" // interrupted; outcome unknown
 	FaultLost        = "lost"        // the runner died without a result; outcome unknown

@@ -32,11 +32,7 @@ func (r *run) commandFault(kind string, s *stream, err error) error {
 	}
 	errs := s.errors()
 	if lock, ok := lockOf(errs); ok {
-		return &Fault{
-			Kind:    FaultLocked,
-			Message: fmt.Sprintf("the state is locked by %s since %s (lock %s)", lock.Who, lock.Created.Format(time.RFC3339), lock.ID),
-			Hint:    "wait for it, or free it with terraform force-unlock if its holder is dead",
-		}
+		return r.lockedFault(lock)
 	}
 	if r.diskFull() || slices.ContainsFunc(errs, func(d Diagnostic) bool { return strings.Contains(d.Detail+d.Summary, "no space left on device") }) {
 		return &Fault{Kind: FaultDisk, Message: "no space left on the disk in terraform " + kind, Hint: "free some space in the state directory"}
@@ -53,6 +49,19 @@ func (r *run) commandFault(kind string, s *stream, err error) error {
 		message += ": " + firstLines(string(s.tail))
 	}
 	return &Fault{Kind: kind, Message: r.redact.Replace(message)}
+}
+
+// lockedFault names the holder of the lock, where the backend tells: that for http gives Terraform's
+// own vain request as the holder, which is younger than the run.
+func (r *run) lockedFault(lock lockInfo) *Fault {
+	who := fmt.Sprintf("by %s since %s (lock %s)", lock.Who, lock.Created.Format(time.RFC3339), lock.ID)
+	if lock.Created.IsZero() || lock.Created.After(r.out.Started) {
+		who = "by somebody whom its backend does not name"
+	}
+	return &Fault{
+		Kind: FaultLocked, Message: "the state is locked " + who,
+		Hint: "wait for it, or free it with terraform force-unlock if its holder is dead",
+	}
 }
 
 // keepDiagnostics moves a stream's diagnostics into the outcome, with their guests.
@@ -130,6 +139,9 @@ func (r *run) unlockOrphan(ctx context.Context, s *stream) bool {
 	err := r.session.do(ctx, "unlock", nil, func(ctx context.Context) error {
 		return r.session.tf.ForceUnlock(ctx, lock.ID)
 	})
+	if err != nil && causeOf(err) == nil {
+		r.log.Warn("the lock could not be broken", "lock", lock.ID, "err", r.redact.Replace(firstLines(err.Error())))
+	}
 	return err == nil
 }
 

@@ -102,8 +102,11 @@ func (r *run) pushErrored(ctx context.Context) error {
 		return cause
 	}
 	if err != nil {
+		if _, err := r.readState(ctx); err != nil {
+			return err // the backend is away: it is not the state that is wrong
+		}
 		return &Fault{
-			Kind: FaultState, Message: "the state of an earlier run, kept in " + file + ", could not be pushed: " + firstLines(err.Error()),
+			Kind: FaultState, Message: "the state that an apply has left in " + file + " could not be pushed: " + firstLines(err.Error()),
 			Hint: "push it by hand, or remove it if it is of no use; nothing is planned before",
 		}
 	}
@@ -185,10 +188,10 @@ func (r *run) readState(ctx context.Context) (*state, error) {
 	if cause := causeOf(err); cause != nil {
 		return nil, cause
 	}
-	var st *state
-	if err == nil {
-		st, err = parseState(raw)
+	if err != nil {
+		return nil, &Fault{Kind: FaultBackend, Message: "the state can't be read: " + firstLines(err.Error())}
 	}
+	st, err := parseState(raw)
 	if err != nil {
 		return nil, &Fault{Kind: FaultState, Message: "the state can't be read: " + firstLines(err.Error())}
 	}
