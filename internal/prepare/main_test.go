@@ -1,0 +1,169 @@
+package prepare
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"greenroom/internal/embedded"
+	"greenroom/internal/guestd"
+	"greenroom/internal/ssh"
+	"greenroom/lease"
+	"greenroom/specs"
+)
+
+// TestMain lets the test binary be a guest's process, as the greenroom binary is in earnest.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := guestd.Serve(ctx, os.Args[2]); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// yard is a real store with the pool "p" and the cache "ci", and one real guest.
+type yard struct {
+	*lease.Store
+	t     *testing.T
+	fleet *specs.Fleet
+	key   ssh.Signer
+	info  guestd.Info
+	home  string
+	tell  func(lease.Change)
+}
+
+func newYard(t *testing.T, cache specs.Cache) *yard {
+	t.Helper()
+	y := &yard{t: t, tell: func(lease.Change) {}}
+	cache.Name, cache.Pools, cache.Size, cache.Max, cache.Enabled = "ci", []string{"p"}, 5, 5, true
+	cache.Lease = specs.Lease{TTL: time.Minute, Max: time.Hour}
+	y.fleet = &specs.Fleet{Revision: "r1", Pools: []*specs.Pool{{Name: "p", Max: 5, Spare: 5}}, Caches: []*specs.Cache{&cache}}
+	redis, err := embedded.Open(embedded.Options{Dir: filepath.Join(t.TempDir(), "store"), Log: slog.New(slog.DiscardHandler)})
+	y.must(err)
+	t.Cleanup(func() { y.must(redis.Close()) })
+	y.Store = lease.New(redis.Client(), lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
+	y.must(y.Adopt(t.Context(), y.fleet))
+	return y
+}
+
+func (y *yard) must(err error) {
+	y.t.Helper()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+}
+
+// spawn starts the guest.
+func (y *yard) spawn() {
+	y.t.Helper()
+	key, line, err := ssh.NewEphemeral()
+	y.must(err)
+	self, err := os.Executable()
+	y.must(err)
+	dir := filepath.Join(y.t.TempDir(), "guest")
+	y.t.Cleanup(func() {
+		if err := guestd.Stop(context.Background(), dir); err != nil {
+			y.t.Error(err)
+		}
+	})
+	y.info, err = guestd.Start(y.t.Context(), guestd.Options{
+		Dir: dir, Serve: []string{self, "serve"},
+		Birth: guestd.Birth{Name: "p-1", Incarnation: 1, Isolation: guestd.IsolationProcess, AuthorizedKeys: []string{line}},
+	})
+	y.must(err)
+	y.key, y.home = key, filepath.Join(dir, "home")
+}
+
+func (y *yard) machine() lease.Machine {
+	return lease.Machine{Host: y.info.Host, Port: y.info.Port, User: y.info.User, HostKey: y.info.HostKey}
+}
+
+// boot puts a guest on record that has been seen alive.
+func (y *yard) boot(cache string, m lease.Machine) lease.Guest {
+	y.t.Helper()
+	ctx := y.t.Context()
+	g, err := y.Plan(ctx, y.fleet.Pools[0], y.fleet.Cache(cache), "s1", "d1", false)
+	y.must(err)
+	g, err = y.Claim(ctx, g, lease.Provisioning, "run1", "")
+	y.must(err)
+	g, err = y.Publish(ctx, g, "run1", g.Incarnation, m)
+	y.must(err)
+	g, err = y.Booted(ctx, g)
+	y.must(err)
+	return g
+}
+
+// run runs a preparer until the test ends or stop is called.
+func (y *yard) run(o Options) (stop func()) {
+	y.t.Helper()
+	o.Store, o.Signer, o.Log = y.Store, y.key, slog.New(slog.DiscardHandler)
+	p, err := New(o)
+	y.must(err)
+	y.tell = p.Notify
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx); close(done) }()
+	stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			y.t.Error(err)
+		}
+	}
+	y.t.Cleanup(stop)
+	return stop
+}
+
+func (y *yard) awaits(state lease.State) lease.Guest {
+	y.t.Helper()
+	var g lease.Guest
+	y.eventually("the guest is "+string(state), func() bool {
+		var err error
+		g, err = y.Guest(y.t.Context(), "p-1")
+		y.must(err)
+		return g.State == state
+	})
+	return g
+}
+
+func (y *yard) eventually(what string, ok func() bool) {
+	y.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			y.t.Fatal("it never came to pass that " + what)
+		}
+	}
+}
+
+func (y *yard) read(file string) string {
+	text, _ := os.ReadFile(filepath.Join(y.home, file))
+	return string(text)
+}
+
+func attributes(t *testing.T, v any) json.RawMessage {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func shell(body string) specs.Script { return specs.Script{Path: "scripts/x.sh", Body: []byte(body)} }

@@ -1,0 +1,205 @@
+package prepare
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"greenroom/internal/guestd"
+	"greenroom/lease"
+	"greenroom/specs"
+)
+
+var caller = lease.Caller{Name: "job", Role: lease.User}
+
+func TestAPreparedGuestIsShelvedAndKnowsWhoItIs(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell(`echo "$GREENROOM_GUEST $GREENROOM_CACHE $GREENROOM_POOL" > who`)})
+	y.spawn()
+	y.run(Options{})
+	y.boot("ci", y.machine())
+	y.awaits(lease.Shelved)
+	if got := y.read("who"); got != "p-1 ci p\n" {
+		t.Errorf("the script saw %q", got)
+	}
+}
+
+func TestGuestsThatWaitedBeforeTheStartAreServed(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("exit 0")})
+	y.spawn()
+	y.boot("ci", y.machine())
+	y.run(Options{})
+	y.awaits(lease.Shelved)
+}
+
+func TestAFailedScriptTaintsWithTheEndOfItsOutput(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("seq 5000; echo 'no space left' >&2; exit 3")})
+	y.spawn()
+	y.run(Options{})
+	y.boot("ci", y.machine())
+	g := y.awaits(lease.Tainted)
+	if g.Reason != "prepare_failed" || !strings.Contains(g.Evidence, "scripts/x.sh ended with exit status 3") ||
+		!strings.HasSuffix(g.Evidence, "5000\nno space left\n") {
+		t.Errorf("tainted for %q with evidence %q", g.Reason, g.Evidence)
+	}
+}
+
+func TestAScriptPastItsDeadlineTaints(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("echo begun; exec sleep 600")})
+	y.spawn()
+	y.run(Options{Prepare: 500 * time.Millisecond})
+	y.boot("ci", y.machine())
+	g := y.awaits(lease.Tainted)
+	if g.Reason != "prepare_failed" || !strings.Contains(g.Evidence, "did not end within 500ms") || !strings.Contains(g.Evidence, "begun") {
+		t.Errorf("tainted for %q with evidence %q", g.Reason, g.Evidence)
+	}
+}
+
+func TestAGuestThatCannotBeReachedTaints(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("exit 0")})
+	y.spawn()
+	gone := y.machine()
+	gone.Port = 1
+	y.run(Options{Reach: 300 * time.Millisecond})
+	y.boot("ci", gone)
+	if g := y.awaits(lease.Tainted); !strings.Contains(g.Evidence, "could not be reached for 300ms") || !strings.Contains(g.Evidence, "refused") {
+		t.Errorf("evidence %q", g.Evidence)
+	}
+}
+
+func TestAnotherHostKeyTaintsAtOnce(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("touch served")})
+	y.spawn()
+	other := y.machine()
+	other.HostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ"
+	y.run(Options{})
+	y.boot("ci", other)
+	if g := y.awaits(lease.Tainted); !strings.Contains(g.Evidence, "host key") || y.read("served") != "" {
+		t.Errorf("evidence %q", g.Evidence)
+	}
+}
+
+// lend leases the guest, lets use happen to it and gives it back.
+func (y *yard) lend(use func()) {
+	y.t.Helper()
+	l, err := y.Acquire(y.t.Context(), caller, lease.Request{Cache: "ci"})
+	y.must(err)
+	use()
+	_, err = y.Release(y.t.Context(), caller, l.ID, lease.Release{})
+	y.must(err)
+}
+
+func TestAGuestIsResetBetweenLeases(t *testing.T) {
+	y := newYard(t, specs.Cache{Reset: shell("rm -f leftover; echo reset >> log")})
+	y.spawn()
+	y.run(Options{Look: time.Hour})
+	y.boot("ci", y.machine())
+	y.awaits(lease.Shelved)
+	leftover := filepath.Join(y.home, "leftover")
+	y.lend(func() { y.must(os.WriteFile(leftover, nil, 0o600)) })
+	y.awaits(lease.Shelved)
+	if _, err := os.Stat(leftover); err == nil || y.read("log") != "reset\n" {
+		t.Errorf("the reset script did not run once: log %q", y.read("log"))
+	}
+}
+
+func TestAFailedResetTaints(t *testing.T) {
+	y := newYard(t, specs.Cache{Reset: shell("exit 7")})
+	y.spawn()
+	y.run(Options{})
+	y.boot("ci", y.machine())
+	y.awaits(lease.Shelved)
+	y.lend(func() {})
+	if g := y.awaits(lease.Tainted); g.Reason != "reset_failed" || !strings.Contains(g.Evidence, "exit status 7") {
+		t.Errorf("tainted for %q with evidence %q", g.Reason, g.Evidence)
+	}
+}
+
+func TestAGuestThatOffersItIsWipedBeforeItsReset(t *testing.T) {
+	if wipeCommand != guestd.ResetCommand {
+		t.Fatalf("guests know %q, not %q", guestd.ResetCommand, wipeCommand)
+	}
+	y := newYard(t, specs.Cache{Reset: shell("ls > seen")})
+	y.spawn()
+	y.run(Options{})
+	m := y.machine()
+	m.Attributes = attributes(t, map[string]any{"reset": guestd.ResetCommand, "cpus": 2})
+	y.boot("ci", m)
+	y.awaits(lease.Shelved)
+	y.lend(func() { y.must(os.WriteFile(filepath.Join(y.home, "secret"), nil, 0o600)) })
+	y.awaits(lease.Shelved)
+	if got := y.read("seen"); got != "seen\n" {
+		t.Errorf("the reset script found %q", got)
+	}
+}
+
+func TestWhereTheSpecHasNoScriptAnyMoreTheGuestIsShelved(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("exit 1")})
+	y.spawn()
+	y.boot("ci", y.machine())
+	y.fleet.Caches[0].Prepare = specs.Script{}
+	y.must(y.Adopt(t.Context(), y.fleet))
+	y.run(Options{})
+	y.awaits(lease.Shelved)
+}
+
+func TestADrawnSpareIsPreparedOnce(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("echo prepared >> log")})
+	y.spawn()
+	g := y.boot("p", y.machine())
+	y.run(Options{Look: 20 * time.Millisecond})
+	_, err := y.Draw(t.Context(), g, y.fleet.Caches[0])
+	y.must(err)
+	if g := y.awaits(lease.Shelved); g.Cache != "ci" || y.read("log") != "prepared\n" {
+		t.Errorf("in cache %s, log %q", g.Cache, y.read("log"))
+	}
+}
+
+func TestAHalfDrawnSpareIsLeftAlone(t *testing.T) {
+	run := "ci"
+	if !drawn(lease.Guest{State: lease.Preparing, Pool: "p", Cache: "p", Run: run}) {
+		t.Error("a spare on its way would be prepared in its old cache")
+	}
+	for _, g := range []lease.Guest{
+		{State: lease.Preparing, Pool: "p", Cache: "ci", Run: run},
+		{State: lease.Preparing, Pool: "p", Cache: "p"},
+		{State: lease.Resetting, Pool: "p", Cache: "p", Run: run},
+	} {
+		if drawn(g) {
+			t.Errorf("%+v would wait for ever", g)
+		}
+	}
+}
+
+func TestAStopInTheMiddleTaintsNothingAndTheNextStartRunsTheScriptAgain(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("echo run >> log; test -e go || exec sleep 600")})
+	y.spawn()
+	stop := y.run(Options{})
+	y.boot("ci", y.machine())
+	y.eventually("the script runs", func() bool { return y.read("log") != "" })
+	stop()
+	y.awaits(lease.Preparing)
+	y.must(os.WriteFile(filepath.Join(y.home, "go"), nil, 0o600))
+	y.run(Options{})
+	y.awaits(lease.Shelved)
+	if got := y.read("log"); got != "run\nrun\n" {
+		t.Errorf("the script ran as %q", got)
+	}
+}
+
+func TestAGuestTaintedMeanwhileStaysTaintedForThatReason(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("echo run >> log; while ! test -e go; do sleep 0.01; done; exit 1")})
+	y.spawn()
+	stop := y.run(Options{})
+	g := y.boot("ci", y.machine())
+	y.eventually("the script runs", func() bool { return y.read("log") != "" })
+	_, err := y.Taint(t.Context(), caller, g, lease.Taint{Reason: "manual"})
+	y.must(err)
+	y.must(os.WriteFile(filepath.Join(y.home, "go"), nil, 0o600))
+	y.eventually("the visit ends", func() bool { return y.read("log") == "run\n" })
+	stop()
+	if g := y.awaits(lease.Tainted); g.Reason != "manual" {
+		t.Errorf("tainted for %q", g.Reason)
+	}
+}
