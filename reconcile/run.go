@@ -75,54 +75,65 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
 	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
 	if _, err := l.o.Store.Lock(ctx, pool, shard, l.o.Writer, lockTTL); err != nil {
-		l.ended(shard, pool, run, terraform.Outcome{}, fmt.Errorf("locking the shard: %w", err))
+		l.lost(shard, pool, run, fmt.Errorf("locking the shard: %w", err))
 		return
 	}
 	job, err := l.job(ctx, shard, pool, run, drift)
 	if err != nil {
-		l.ended(shard, pool, run, terraform.Outcome{}, err)
+		l.lost(shard, pool, run, err)
 		return
 	}
 	log.Info("run starts", "create", job.Create, "replace", job.Replace, "destroy", job.Destroy, "drift", drift)
 	running, err := l.terraform().Start(ctx, job)
 	if err != nil {
-		l.ended(shard, pool, run, terraform.Outcome{}, err)
+		l.lost(shard, pool, run, err)
 		return
 	}
 	l.follow(ctx, running)
 }
 
-// follow waits for a run, keeping the shard ours meanwhile, and takes its outcome in.
+// follow waits for a run, keeping the shard ours meanwhile, and takes its outcome in. A failure is booked before anything is
+// published, so that no pass in between tries the same again at once.
 func (l *Loop) follow(ctx context.Context, r *terraform.Running) {
 	stop := l.renewLock(ctx, r)
+	defer stop()
 	out, err := r.Wait(ctx)
-	stop()
 	if ctx.Err() != nil {
 		return // the run goes on by itself; the next start finds it
 	}
-	if err == nil {
-		err = l.publish(ctx, r, out)
-	}
-	if err == nil {
-		err = l.terraform().Ack(r.Shard, r.Run)
-	}
-	if err != nil {
-		// Without Ack the outcome stays; it is taken in again in a moment.
-		l.o.Log.Error("the outcome of a run could not be published", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
-		timer := time.NewTimer(time.Second)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-			l.follow(ctx, r)
+	l.book(r.Shard, r.Pool, r.Run, out, err)
+	for err == nil {
+		if err = l.takeIn(ctx, r, out); err == nil {
+			break
 		}
-		return
+		l.o.Log.Error("the outcome of a run could not be published; tried again", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
+		if err = sleep(ctx, time.Second); err != nil {
+			return // without Ack the outcome stays for the next start
+		}
 	}
 	l.tidy(ctx, r.Shard)
 	if err := l.o.Store.Unlock(ctx, r.Pool, r.Shard, l.o.Writer); err != nil {
 		l.o.Log.Warn("the shard could not be unlocked; that runs out by itself", "shard", r.Shard, "err", err)
 	}
-	l.ended(r.Shard, r.Pool, r.Run, out, nil)
+	l.free(r.Shard)
+}
+
+func (l *Loop) takeIn(ctx context.Context, r *terraform.Running, out terraform.Outcome) error {
+	if err := l.publish(ctx, r, out); err != nil {
+		return err
+	}
+	return l.terraform().Ack(r.Shard, r.Run)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 func (l *Loop) renewLock(ctx context.Context, r *terraform.Running) (stop func()) {

@@ -182,35 +182,43 @@ func (l *Loop) driftDue() []string {
 	return due
 }
 
-// ended books the end of a run: how it went decides when the shard, its pool and its module are tried again.
-func (l *Loop) ended(shard, pool, run string, out terraform.Outcome, err error) {
+// lost books a run that could not even be started.
+func (l *Loop) lost(shard, pool, run string, err error) {
+	l.book(shard, pool, run, terraform.Outcome{}, err)
+	l.free(shard)
+}
+
+// free lets a shard take work again.
+func (l *Loop) free(shard string) {
+	l.mu.Lock()
+	l.shards[shard].run = ""
+	l.mu.Unlock()
+	l.nudge()
+}
+
+// book keeps how a run went: that decides when the shard, its pool and its module are tried again.
+func (l *Loop) book(shard, pool, run string, out terraform.Outcome, err error) {
 	fault := out.Err
 	if fault != nil && fault.Kind == terraform.FaultDrift {
-		fault = nil // the watchdog has been told; nothing has failed
+		fault = nil // the watchdog is told; nothing has failed
 	}
+	message := failure(fault, out, err)
+	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	sh, p := l.shardLocked(shard, pool), l.pool(pool)
-	now := l.o.Now()
-	sh.run, sh.looked = "", now
+	b := l.breaker(sh.meta.Recipe.Source)
+	sh.looked = l.o.Now()
 	if err == nil {
 		sh.last = runStatus(out)
 	}
-	message := failure(fault, out, err)
-	b := l.breaker(sh.meta.Recipe.Source)
-	switch {
-	case message == "":
-		sh.pause, p.pause, *b = pause{}, pause{}, pause{}
-	default:
-		l.punish(sh, p, b, fault, message, len(out.Guests) > 0 && fault != nil && fault.Kind == terraform.FaultApply)
-	}
-	l.mu.Unlock()
-	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
 	if message == "" {
+		sh.pause, p.pause, *b = pause{}, pause{}, pause{}
 		log.Info("run ended", "changed", out.Changed, "seconds", out.Ended.Sub(out.Started).Seconds())
-	} else {
-		log.Error("run failed", "err", message, "next", sh.until)
+		return
 	}
-	l.nudge()
+	l.punish(sh, p, b, fault, message, len(out.Guests) > 0 && fault != nil && fault.Kind == terraform.FaultApply)
+	log.Error("run failed", "err", message, "next", sh.until)
 }
 
 // punish books a failure. One guest that failed among others that did not is its pool's matter; a run that failed whole is

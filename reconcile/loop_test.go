@@ -1,0 +1,380 @@
+package reconcile_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"greenroom/lease"
+	"greenroom/lease/leasetest"
+	"greenroom/reconcile"
+	"greenroom/reconcile/terraform"
+	"greenroom/specs"
+)
+
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "greenroom-reconcile-")
+	if err == nil {
+		binary = filepath.Join(dir, "greenroom")
+		var out []byte
+		if out, err = exec.Command("go", "build", "-o", binary, "greenroom/cmd/greenroom").CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "build the binary under test:", err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// house is a loop on a real store and real Terraform, with the bundled local module. A guest is taken for alive as soon as
+// it is made: probes are the watchdog's matter.
+type house struct {
+	t      *testing.T
+	dir    string
+	rdb    redis.UniversalClient
+	store  *lease.Store
+	loop   *reconcile.Loop
+	driver *terraform.Driver
+	stop   func()
+}
+
+var alice = lease.Caller{Name: "alice", Role: lease.Admin}
+
+func openHouse(t *testing.T) *house {
+	h := &house{t: t, dir: t.TempDir(), rdb: leasetest.Embedded(t)}
+	t.Setenv("GREENROOM_GUESTS_DIR", filepath.Join(h.dir, "guests"))
+	h.start()
+	t.Cleanup(h.leave)
+	return h
+}
+
+// start begins a life of the daemon.
+func (h *house) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	booting := make(chan struct{}, 1)
+	var log *slog.Logger
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	h.store = lease.New(h.rdb, lease.Options{Notify: func(c lease.Change) {
+		h.loop.Notify(c)
+		select {
+		case booting <- struct{}{}:
+		default:
+		}
+	}})
+	h.loop = reconcile.New(reconcile.Options{
+		Store: h.store, Writer: "test", Log: log, FleetFile: filepath.Join(h.dir, "fleet"),
+		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
+			d, err := terraform.New(ctx, terraform.Options{StateDir: filepath.Join(h.dir, "terraform"), Self: binary, Env: []string{"GREENROOM_GUESTS_DIR"}})
+			h.driver = d
+			return d, err
+		},
+	})
+	done := make(chan struct{}, 2)
+	go func() {
+		_ = h.loop.Run(ctx)
+		done <- struct{}{}
+	}()
+	go func() {
+		h.boot(ctx, booting)
+		done <- struct{}{}
+	}()
+	h.stop = func() {
+		cancel()
+		<-done
+		<-done
+	}
+}
+
+func (h *house) boot(ctx context.Context, wake <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		}
+		for _, g := range h.guests(context.WithoutCancel(ctx)) {
+			if g.State == lease.Booting {
+				_, _ = h.store.Booted(context.WithoutCancel(ctx), g) // a race with a taint is the store's matter
+			}
+		}
+	}
+}
+
+// leave retires everything, so that no guest process outlives the test.
+func (h *house) leave() {
+	h.loop.Offer(&specs.Fleet{Revision: "empty"}, nil)
+	for _, c := range []string{"ci", "local", "web"} {
+		leases, _ := h.store.Leases(context.Background(), c, 100)
+		for _, l := range leases {
+			_, _ = h.store.Release(context.Background(), alice, l.ID, lease.Release{})
+		}
+	}
+	h.until("everything is retired", func() bool { return len(h.guests(context.Background())) == 0 })
+	h.stop()
+}
+
+func (h *house) guests(ctx context.Context) (all []lease.Guest) {
+	pools, err := h.store.Pools(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, p := range pools {
+		guests, _ := h.store.Guests(ctx, p)
+		all = append(all, guests...)
+	}
+	return all
+}
+
+// until waits for something to become true, for as long as a slow machine may need.
+func (h *house) until(what string, ok func() bool) {
+	h.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(90 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			st, _ := h.loop.Status(context.Background())
+			h.t.Fatalf("in vain: %s\nguests %+v\nstatus %+v", what, h.guests(context.Background()), st)
+		}
+	}
+}
+
+func (h *house) shelved(n int) []lease.Guest {
+	h.t.Helper()
+	var shelf []lease.Guest
+	h.until(fmt.Sprintf("%d shelved and nothing else but leases", n), func() bool {
+		shelf = nil
+		for _, g := range h.guests(h.t.Context()) {
+			switch g.State {
+			case lease.Shelved:
+				shelf = append(shelf, g)
+			case lease.Leased:
+			default:
+				return false
+			}
+		}
+		return len(shelf) == n
+	})
+	return shelf
+}
+
+func fleet(revision string, warm int, edit ...func(*specs.Fleet)) *specs.Fleet {
+	f := &specs.Fleet{
+		Revision: revision,
+		Pools: []*specs.Pool{{
+			Name: "local", Module: "local", Max: 8, ShardSize: 25, Variables: []byte(`{"isolation":"process"}`),
+			Rollout: specs.Rollout{MaxUnavailable: 1}, Labels: map[string]string{}, Capacity: map[string]float64{},
+		}},
+		Caches: []*specs.Cache{{
+			Name: "ci", Pools: []string{"local"}, Warm: warm, Size: 6, Max: 6, Enabled: true,
+			Lease: specs.Lease{TTL: time.Minute, Max: time.Hour},
+		}},
+	}
+	for _, e := range edit {
+		e(f)
+	}
+	return f
+}
+
+func (h *house) acquire() lease.Lease {
+	h.t.Helper()
+	l, err := h.store.Acquire(h.t.Context(), alice, lease.Request{Cache: "ci", Wait: lease.Forever})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if l, err = h.store.Wait(h.t.Context(), alice, l.ID); err != nil {
+		h.t.Fatal(err)
+	}
+	return l
+}
+
+func TestTheLoopConvergesAndThenStartsNothing(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(fleet("r1", 2), nil)
+	h.shelved(2)
+	h.until("ready", func() bool { return h.condition(reconcile.Ready).Status })
+	before := h.driver.Started()
+	h.loop.Wake()
+	h.loop.Wake("local")
+	h.until("a pass after the wake-up", func() bool { return h.condition(reconcile.Ready).Status })
+	h.loop.Offer(fleet("r2", 2), nil)
+	h.until("the new revision is in force", func() bool { st, _ := h.loop.Status(t.Context()); return st.Revision == "r2" })
+	if after := h.driver.Started(); after != before {
+		t.Errorf("%d Terraform processes for nothing", after-before)
+	}
+	h.loop.Offer(fleet("r3", 4), nil)
+	h.shelved(4)
+}
+
+func (h *house) condition(c reconcile.ConditionType) reconcile.Condition {
+	st, err := h.loop.Status(h.t.Context())
+	if err != nil || len(st.Pools) == 0 {
+		return reconcile.Condition{}
+	}
+	i := slices.IndexFunc(st.Pools[0].Conditions, func(x reconcile.Condition) bool { return x.Type == c })
+	if i < 0 {
+		return reconcile.Condition{}
+	}
+	return st.Pools[0].Conditions[i]
+}
+
+func TestATaintedGuestIsReplacedInItsSlot(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(fleet("r1", 3), nil)
+	victim := h.shelved(3)[1]
+	if _, err := h.store.Taint(t.Context(), alice, victim, lease.Taint{Reason: "dead", Evidence: "shot"}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("the next incarnation", func() bool {
+		g, err := h.store.Guest(t.Context(), victim.Name)
+		return err == nil && g.State == lease.Shelved && g.Incarnation == 2 && g.Port != victim.Port
+	})
+	for _, g := range h.shelved(3) {
+		if g.Name != victim.Name && g.Incarnation != 1 {
+			t.Errorf("%s was replaced too", g.Name)
+		}
+	}
+}
+
+func TestAChangeOfVariablesLeavesLeasedGuestsAlone(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(fleet("r1", 2), nil)
+	h.shelved(2)
+	held := h.acquire()
+	h.shelved(2)
+	h.loop.Offer(fleet("r2", 2, func(f *specs.Fleet) { f.Pools[0].UserData = "new" }), nil)
+	h.until("all idle guests are of the new digest", func() bool {
+		digests := map[string]bool{}
+		idle := 0
+		for _, g := range h.guests(t.Context()) {
+			switch g.State {
+			case lease.Shelved:
+				idle++
+				digests[g.Digest] = true
+			case lease.Leased:
+				if g.Name != held.Guest || g.Incarnation != held.Incarnation {
+					t.Fatalf("the leased guest was touched: %+v", g)
+				}
+				digests["not "+g.Digest] = true
+			default:
+				return false
+			}
+		}
+		return idle == 2 && len(digests) == 2
+	})
+	if _, err := h.store.Release(t.Context(), alice, held.ID, lease.Release{}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("the old guest is retired", func() bool {
+		_, err := h.store.Guest(t.Context(), held.Guest)
+		return err != nil
+	})
+	h.shelved(2)
+}
+
+func TestALostStoreIsRebuiltFromTheState(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(fleet("r1", 2), nil)
+	before := h.shelved(2)
+	if err := h.rdb.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	h.loop.Wake()
+	h.until("the guests are quarantined", func() bool {
+		n := 0
+		for _, g := range h.guests(t.Context()) {
+			if g.State == lease.Quarantined && g.Host != "" {
+				n++
+			}
+		}
+		return n == len(before)
+	})
+	h.shelvedBeside(2, lease.Quarantined)
+	for _, g := range h.guests(t.Context()) { // let time pass
+		if g.State == lease.Quarantined {
+			if err := h.rdb.ZAdd(t.Context(), "greenroom:{ci}:quarantine", redis.Z{Score: 1, Member: g.Name}).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.store.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.shelved(2)
+}
+
+func (h *house) shelvedBeside(n int, other lease.State) {
+	h.t.Helper()
+	h.until(fmt.Sprintf("%d shelved beside the %s", n, other), func() bool {
+		shelved := 0
+		for _, g := range h.guests(h.t.Context()) {
+			if g.State == lease.Shelved {
+				shelved++
+			}
+		}
+		return shelved == n
+	})
+}
+
+func TestAModuleThatDoesNotPlanStopsItsOwnPoolOnly(t *testing.T) {
+	h := openHouse(t)
+	bad := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bad, "main.tf"), []byte(`
+variable "guests" {}
+variable "pool" {}
+variable "ssh_authorized_keys" {}
+output "guests" { value = { for k, v in var.guests : k => tonumber("x") } }
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.loop.Offer(fleet("r1", 1, func(f *specs.Fleet) {
+		f.Pools = append(f.Pools, &specs.Pool{Name: "web", Module: bad, ModuleDir: bad, Max: 2, Spare: 1, ShardSize: 5, Variables: []byte("{}"), Rollout: specs.Rollout{MaxUnavailable: 1}})
+	}), nil)
+	h.until("the bad pool says why, and the good one serves", func() bool {
+		st, err := h.loop.Status(t.Context())
+		if err != nil || len(st.Pools) < 2 {
+			return false
+		}
+		good, why := st.Pools[0], fmt.Sprint(st.Pools[1].Conditions)
+		return good.Guests[lease.Shelved] == 1 && strings.Contains(why, "RunFailed") && strings.Contains(why, "cannot convert")
+	})
+}
+
+func TestARestartFindsTheRunThatWentOn(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(fleet("r1", 3), nil)
+	h.until("a run is under way", func() bool {
+		return slices.ContainsFunc(h.guests(t.Context()), func(g lease.Guest) bool { return g.State == lease.Provisioning })
+	})
+	h.stop()
+	h.start()
+	if err := h.loop.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range h.shelved(3) {
+		if g.Incarnation != 1 {
+			t.Errorf("%s.%d was made twice", g.Name, g.Incarnation)
+		}
+	}
+}
