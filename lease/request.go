@@ -73,6 +73,9 @@ func (s *Store) choose(ctx context.Context, caller Caller, r Request) (*specs.Ca
 		return nil, nil, err
 	}
 	fleet := s.Fleet()
+	if fleet.Revision == "" {
+		return nil, nil, fmt.Errorf("%w: no specs are in force yet", ErrUnavailable)
+	}
 	if r.Cache == "" {
 		return s.chooseSpare(ctx, r)
 	}

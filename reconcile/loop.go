@@ -231,17 +231,24 @@ func (l *Loop) pass(ctx context.Context) error {
 
 // prepare brings what a pass stands on into order: the store, the fleet in force, Terraform and the runs of a former life.
 func (l *Loop) prepare(ctx context.Context) error {
-	if err := l.openDriver(ctx); err != nil {
+	empty, err := l.o.Store.Empty(ctx)
+	if err != nil {
 		return err
 	}
-	if err := l.rebuild(ctx); err != nil {
-		return err
+	missing := l.openDriver(ctx)
+	switch {
+	case missing != nil && empty: // what the store may have lost cannot be seen without Terraform
+		return missing
+	case missing == nil:
+		if err := l.rebuild(ctx, empty); err != nil {
+			return err
+		}
 	}
 	if err := l.adopt(ctx); err != nil {
 		return err
 	}
-	if l.ready {
-		return nil
+	if missing != nil || l.ready {
+		return missing
 	}
 	if err := l.mend(ctx); err != nil {
 		return err

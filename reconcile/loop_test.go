@@ -59,7 +59,6 @@ var alice = lease.Caller{Name: "alice", Role: lease.Admin}
 
 func openHouse(t *testing.T) *house {
 	h := &house{t: t, dir: t.TempDir(), rdb: leasetest.Embedded(t)}
-	t.Setenv("GREENROOM_GUESTS_DIR", filepath.Join(h.dir, "guests"))
 	h.start()
 	t.Cleanup(h.leave)
 	return h
@@ -83,7 +82,7 @@ func (h *house) start() {
 	h.loop = reconcile.New(reconcile.Options{
 		Store: h.store, Writer: "test", Log: log, FleetFile: filepath.Join(h.dir, "fleet"),
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
-			d, err := terraform.New(ctx, terraform.Options{StateDir: filepath.Join(h.dir, "terraform"), Self: binary, Env: []string{"GREENROOM_GUESTS_DIR"}})
+			d, err := terraform.New(ctx, terraform.Options{StateDir: filepath.Join(h.dir, "terraform"), Self: binary})
 			h.driver = d
 			return d, err
 		},

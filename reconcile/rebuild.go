@@ -12,11 +12,7 @@ import (
 
 // rebuild puts every guest that Terraform's state knows back on record when the store has been lost: quarantined, because
 // anybody may still hold it. It is all or nothing: what cannot be read whole stops the pass.
-func (l *Loop) rebuild(ctx context.Context) error {
-	empty, err := l.o.Store.Empty(ctx)
-	if err != nil {
-		return err
-	}
+func (l *Loop) rebuild(ctx context.Context, empty bool) error {
 	if !empty && l.ready {
 		return nil
 	}

@@ -26,6 +26,7 @@ type Options struct {
 	RedisURL  string       // empty: the embedded store in StateDir
 	Terraform string       // path of the binary; empty: found or installed
 	Mirror    string       // provider filesystem mirror; empty: none
+	Self      string       // the greenroom binary that runners are started from; empty: this one
 	Log       *slog.Logger // default: slog.Default()
 }
 
@@ -35,6 +36,7 @@ type member func(ctx context.Context) error
 // Server is one running Greenroom.
 type Server struct {
 	parts     Parts
+	pulse     *pulse
 	members   []member
 	listeners []net.Listener
 	closing   chan struct{}
@@ -74,9 +76,12 @@ func (s *Server) open(o Options) error {
 	if err := s.keys(o.StateDir); err != nil {
 		return err
 	}
-	pulse := newPulse(s.parts.Store, o.Log)
-	s.parts.Outage = pulse.outage
-	s.members = []member{pulse.run, s.serve}
+	s.pulse = newPulse(s.parts.Store, o.Log)
+	s.parts.Outage = s.pulse.outage
+	s.members = []member{s.pulse.run, s.serve}
+	if err := s.house(o); err != nil {
+		return err
+	}
 	s.listeners, err = listen(o.Listen, filepath.Join(o.StateDir, "greenroom.sock"))
 	return err
 }

@@ -135,10 +135,11 @@ type pulse struct {
 	log   *slog.Logger
 	mu    sync.RWMutex
 	err   error
+	swept chan struct{} // closed after the first sweep
 }
 
 func newPulse(store *lease.Store, log *slog.Logger) *pulse {
-	return &pulse{store: store, log: log, err: fmt.Errorf("%w: it was not swept since the start", lease.ErrUnavailable)}
+	return &pulse{store: store, log: log, swept: make(chan struct{}), err: fmt.Errorf("%w: it was not swept since the start", lease.ErrUnavailable)}
 }
 
 // outage is why no call may use the store: after each time of absence a sweep comes first, because it gives back the time
@@ -180,4 +181,34 @@ func (p *pulse) sweep(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.err = err
+	select {
+	case <-p.swept:
+	default:
+		if err == nil {
+			close(p.swept)
+		}
+	}
+}
+
+// wait returns true when the store was swept once, false when ctx ended before.
+func (p *pulse) wait(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-p.swept:
+		return true
+	}
+}
+
+// serverID is the name of this state directory among those on one store; it survives restarts.
+func serverID(path string) (string, error) {
+	id, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id = []byte(rand.Text())
+		err = writeSecret(path, id)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the server's id: %w", err)
+	}
+	return string(id), nil
 }

@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"greenroom/internal/prepare"
+	"greenroom/internal/ssh"
+	"greenroom/reconcile"
+	"greenroom/reconcile/gitops"
+	"greenroom/reconcile/terraform"
+	"greenroom/watchdog"
+)
+
+// house brings the parts behind the API together: the reconciler, the watchdog, the preparers and the source of specs. They
+// know nothing of each other; what one does reaches the others as changes in the store.
+func (s *Server) house(o Options) error {
+	key, err := ssh.LoadOrCreateKey(filepath.Join(o.StateDir, "guest.key"))
+	if err != nil {
+		return err
+	}
+	s.parts.Registry = prometheus.NewRegistry()
+	dog, err := watchdog.New(watchdog.Options{Store: s.parts.Store, Signer: key, Log: o.Log, Registerer: s.parts.Registry})
+	if err != nil {
+		return err
+	}
+	preparer, err := prepare.New(prepare.Options{Store: s.parts.Store, Signer: key, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	loop, err := s.loop(o, dog, ssh.Line(key.PublicKey()))
+	if err != nil {
+		return err
+	}
+	s.parts.Reconciler, s.parts.Prober = loop, dog
+	s.parts.Changes.Subscribe(loop.Notify)
+	s.parts.Changes.Subscribe(dog.Notify)
+	s.parts.Changes.Subscribe(preparer.Notify)
+	s.members = append(s.members, s.awake(loop.Run), s.awake(dog.Run), s.awake(preparer.Run))
+	if o.Specs != "" {
+		source := gitops.Directory{Path: o.Specs}
+		s.members = append(s.members, func(ctx context.Context) error { return source.Follow(ctx, loop.Offer) })
+	}
+	return nil
+}
+
+func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile.Loop, error) {
+	state, err := filepath.Abs(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	writer, err := serverID(filepath.Join(state, "server.id"))
+	if err != nil {
+		return nil, err
+	}
+	var loop *reconcile.Loop
+	loop = reconcile.New(reconcile.Options{
+		Store: s.parts.Store, Writer: writer, Source: o.Specs, FleetFile: filepath.Join(state, "fleet"),
+		AuthorizedKeys: []string{key, ssh.AuthorityLine(s.parts.Authority.Key)},
+		Vanished:       dog.Vanished, Brakes: dog.Brakes, Registry: s.parts.Registry, Log: o.Log,
+		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
+			return terraform.New(ctx, terraform.Options{
+				StateDir: state, Binary: o.Terraform, Mirror: o.Mirror, Self: o.Self, Log: o.Log,
+				OnStep: func(pool string, step terraform.Step) { loop.Observe(pool, step) },
+			})
+		},
+	})
+	if err := loop.Restore(); err != nil {
+		return nil, fmt.Errorf("%w; remove %s to start without it", err, filepath.Join(state, "fleet"))
+	}
+	return loop, nil
+}
+
+// awake holds a member back until the store was swept once: before that, time in which nobody could renew might end a lease.
+func (s *Server) awake(m member) member {
+	return func(ctx context.Context) error {
+		if !s.pulse.wait(ctx) {
+			return nil
+		}
+		return m(ctx)
+	}
+}
