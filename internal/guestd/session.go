@@ -57,6 +57,9 @@ type session struct {
 	pty     *ptyRequest
 	program *program
 	started bool
+	// work is what begins once the request for it has been answered: its end closes the channel,
+	// and no answer must come after that.
+	work    func()
 	running sync.WaitGroup
 }
 
@@ -72,6 +75,10 @@ func (s *session) serve(requests <-chan *cryptossh.Request) {
 			s.server.log.Warn("request refused", "request", request.Type, "err", err)
 		}
 		request.Reply(err == nil, nil)
+		if s.work != nil {
+			s.running.Go(s.work)
+			s.work = nil
+		}
 	}
 	if s.program != nil {
 		s.program.hangUp()
@@ -172,7 +179,7 @@ func (s *session) exec(payload []byte) error {
 		return err
 	}
 	if request.Text == ResetCommand && isPlain(s.conn) {
-		s.running.Go(s.reset)
+		s.work = s.reset
 		return nil
 	}
 	return s.run(s.command(shellPath(), "-c", request.Text))
@@ -192,14 +199,14 @@ func (s *session) subsystem(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	s.running.Go(func() {
+	s.work = func() {
 		err := files.Serve()
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 		s.finish(err)
 		files.Close()
-	})
+	}
 	return nil
 }
 
@@ -264,9 +271,9 @@ func (s *session) run(cmd *exec.Cmd) error {
 		return err
 	}
 	s.program = program
-	s.running.Go(func() {
+	s.work = func() {
 		program.serve(s.channel)
 		s.channel.Close()
-	})
+	}
 	return nil
 }
