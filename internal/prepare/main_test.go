@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"greenroom/internal/embedded"
@@ -42,18 +44,45 @@ type yard struct {
 	info  guestd.Info
 	home  string
 	tell  func(lease.Change)
+	queue *queue      // of the preparer that runs
+	away  atomic.Bool // the store cannot be reached
+}
+
+// outage is a redis.Hook that lets no command through while the store is away.
+type outage struct{ away *atomic.Bool }
+
+func (o outage) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (o outage) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if o.away.Load() {
+			return redis.ErrClosed
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (o outage) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if o.away.Load() {
+			return redis.ErrClosed
+		}
+		return next(ctx, cmds)
+	}
 }
 
 func newYard(t *testing.T, cache specs.Cache) *yard {
 	t.Helper()
+	t.Parallel() // most of the time goes into waiting for guests to start and stop
 	y := &yard{t: t, tell: func(lease.Change) {}}
 	cache.Name, cache.Pools, cache.Size, cache.Max, cache.Enabled = "ci", []string{"p"}, 5, 5, true
 	cache.Lease = specs.Lease{TTL: time.Minute, Max: time.Hour}
 	y.fleet = &specs.Fleet{Revision: "r1", Pools: []*specs.Pool{{Name: "p", Max: 5, Spare: 5}}, Caches: []*specs.Cache{&cache}}
-	redis, err := embedded.Open(embedded.Options{Dir: filepath.Join(t.TempDir(), "store"), Log: slog.New(slog.DiscardHandler)})
+	store, err := embedded.Open(embedded.Options{Dir: filepath.Join(t.TempDir(), "store"), Log: slog.New(slog.DiscardHandler)})
 	y.must(err)
-	t.Cleanup(func() { y.must(redis.Close()) })
-	y.Store = lease.New(redis.Client(), lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
+	t.Cleanup(func() { y.must(store.Close()) })
+	store.Client().AddHook(outage{&y.away})
+	y.Store = lease.New(store.Client(), lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
 	y.must(y.Adopt(t.Context(), y.fleet))
 	return y
 }
@@ -111,7 +140,7 @@ func (y *yard) run(o Options) (stop func()) {
 	o.Store, o.Signer, o.Log = y.Store, y.key, slog.New(slog.DiscardHandler)
 	p, err := New(o)
 	y.must(err)
-	y.tell = p.Notify
+	y.tell, y.queue = p.Notify, p.queue
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx); close(done) }()
@@ -150,6 +179,16 @@ func (y *yard) eventually(what string, ok func() bool) {
 			y.t.Fatal("it never came to pass that " + what)
 		}
 	}
+}
+
+// idle waits until the preparer has nothing to look at.
+func (y *yard) idle() {
+	y.t.Helper()
+	y.eventually("the preparer is idle", func() bool {
+		y.queue.mu.Lock()
+		defer y.queue.mu.Unlock()
+		return len(y.queue.known) == 0
+	})
 }
 
 func (y *yard) read(file string) string {

@@ -1,9 +1,13 @@
 package prepare
 
 import (
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -191,15 +195,102 @@ func TestAStopInTheMiddleTaintsNothingAndTheNextStartRunsTheScriptAgain(t *testi
 func TestAGuestTaintedMeanwhileStaysTaintedForThatReason(t *testing.T) {
 	y := newYard(t, specs.Cache{Prepare: shell("echo run >> log; while ! test -e go; do sleep 0.01; done; exit 1")})
 	y.spawn()
-	stop := y.run(Options{})
+	y.run(Options{})
 	g := y.boot("ci", y.machine())
 	y.eventually("the script runs", func() bool { return y.read("log") != "" })
 	_, err := y.Taint(t.Context(), caller, g, lease.Taint{Reason: "manual"})
 	y.must(err)
 	y.must(os.WriteFile(filepath.Join(y.home, "go"), nil, 0o600))
-	y.eventually("the visit ends", func() bool { return y.read("log") == "run\n" })
-	stop()
+	y.idle()
 	if g := y.awaits(lease.Tainted); g.Reason != "manual" {
 		t.Errorf("tainted for %q", g.Reason)
+	}
+}
+
+func TestAnOutageOfTheStoreLosesNoFinishedScript(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("echo run >> log; while ! test -e go; do sleep 0.01; done; echo end >> log")})
+	y.spawn()
+	y.run(Options{Look: 10 * time.Millisecond})
+	y.boot("ci", y.machine())
+	y.eventually("the script runs", func() bool { return y.read("log") != "" })
+	y.away.Store(true)
+	y.must(os.WriteFile(filepath.Join(y.home, "go"), nil, 0o600))
+	y.eventually("the script ends", func() bool { return y.read("log") == "run\nend\n" })
+	y.away.Store(false)
+	y.awaits(lease.Shelved)
+	if got := y.read("log"); got != "run\nend\n" {
+		t.Errorf("the script ran again: %q", got)
+	}
+}
+
+// frail forwards connections to the guest and cuts those that are open when cut is called.
+func (y *yard) frail() (port int, cut func()) {
+	y.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	y.must(err)
+	var mu sync.Mutex
+	var open []net.Conn
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", net.JoinHostPort(y.info.Host, strconv.Itoa(y.info.Port)))
+			if err != nil {
+				y.t.Error(err)
+				return
+			}
+			mu.Lock()
+			open = append(open, in, out)
+			mu.Unlock()
+			all.Go(func() { _, _ = io.Copy(in, out); _ = in.Close() })
+			all.Go(func() { _, _ = io.Copy(out, in); _ = out.Close() })
+		}
+	})
+	cut = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range open {
+			_ = c.Close()
+		}
+		open = nil
+	}
+	y.t.Cleanup(func() { _ = listener.Close(); cut(); all.Wait() })
+	return listener.Addr().(*net.TCPAddr).Port, cut
+}
+
+func TestAScriptWhoseConnectionIsCutRunsAgain(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("echo run >> log; test -e go || exec sleep 600")})
+	y.spawn()
+	m := y.machine()
+	var cut func()
+	m.Port, cut = y.frail()
+	y.run(Options{})
+	y.boot("ci", m)
+	y.eventually("the script runs", func() bool { return y.read("log") != "" })
+	y.must(os.WriteFile(filepath.Join(y.home, "go"), nil, 0o600))
+	cut()
+	y.awaits(lease.Shelved)
+	if got := y.read("log"); got != "run\nrun\n" {
+		t.Errorf("the script ran as %q", got)
+	}
+}
+
+func TestAScriptWhoseConnectionIsCutAgainAndAgainTaints(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("echo run >> log; exec sleep 600")})
+	y.spawn()
+	m := y.machine()
+	var cut func()
+	m.Port, cut = y.frail()
+	y.run(Options{})
+	y.boot("ci", m)
+	for i := range maxBroken {
+		y.eventually("the script runs", func() bool { return len(y.read("log")) == 4*(i+1) })
+		cut()
+	}
+	if g := y.awaits(lease.Tainted); g.Reason != "prepare_failed" || !strings.Contains(g.Evidence, "broke off") {
+		t.Errorf("tainted for %q with evidence %q", g.Reason, g.Evidence)
 	}
 }
