@@ -45,6 +45,10 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	})
 	root.PersistentFlags().StringP("output", "o", "text", "output format: text or json")
 	root.AddCommand(
+		newDemo(),
+		newServe(),
+		newAcquire(), newRenew(), newRelease(), newWith(), newRun(), newSSH(), newCp(),
+		newStatus(), newCache(), newGuest(), newPool(), newReconcile(), newToken(),
 		newGuestd(),
 		newModule(),
 		newRunner(),

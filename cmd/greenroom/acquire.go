@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"greenroom/lease/client"
+)
+
+func newAcquire() *cobra.Command {
+	var w wishes
+	var keyFile string
+	cmd := &cobra.Command{
+		Use:   "acquire [--cache CACHE]",
+		Short: "Lease a guest, waiting in line for it, and print where it is",
+		Long: "Lease a guest, waiting in line for it, and print where it is as KEY=VALUE lines for a shell.\n\n" +
+			"The lease ends by \"greenroom release\", or when it is not renewed within its ttl. Ctrl-C while in line cancels the request.",
+		Example: "  eval \"$(greenroom acquire --cache ci)\"\n  greenroom ssh --lease \"$GREENROOM_LEASE\"\n  greenroom release \"$GREENROOM_LEASE\"",
+		Args:    exactArgs(),
+	}
+	w.flags(cmd)
+	cmd.Flags().StringVar(&keyFile, "public-key", "", "file with the public key to be certified for the guest")
+	at := linked(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		r, err := w.request()
+		if err != nil {
+			return err
+		}
+		if keyFile != "" {
+			text, err := os.ReadFile(keyFile)
+			if err != nil {
+				return fmt.Errorf("read the public key: %w", err)
+			}
+			r.PublicKey = strings.TrimSpace(string(text))
+		}
+		c, err := at.dial(cmd, later)
+		if err != nil {
+			return err
+		}
+		l, err := c.Acquire(cmd.Context(), r, inLine(cmd))
+		if err != nil {
+			return hinted(err)
+		}
+		return printLease(cmd, l)
+	}
+	return cmd
+}
+
+func printLease(cmd *cobra.Command, l client.Lease) error {
+	if isJSON(cmd) {
+		return writeJSON(cmd.OutOrStdout(), l)
+	}
+	g := client.Guest{}
+	if l.Guest != nil {
+		g = *l.Guest
+	}
+	for _, kv := range [][2]string{
+		{"LEASE", l.ID}, {"CACHE", l.Cache}, {"PHASE", string(l.Phase)}, {"GUEST", g.Name}, {"HOST", g.Host},
+		{"PORT", fmt.Sprint(g.Port)}, {"USER", g.User}, {"HOST_KEY", g.HostKey}, {"HEALTH", g.Health},
+		{"DEADLINE", stamp(l.Deadline)}, {"OUTCOME", l.Outcome}, {"CERTIFICATE", l.Certificate},
+	} {
+		printVariable(cmd.OutOrStdout(), "GREENROOM_"+kv[0], kv[1])
+	}
+	return nil
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.RFC3339)
+}
+
+// printVariable leaves out what is not there, and quotes for a POSIX shell what needs it.
+func printVariable(w io.Writer, name, value string) {
+	switch {
+	case value == "" || value == "0":
+		return
+	case strings.ContainsFunc(value, func(r rune) bool { return !strings.ContainsRune(plain, r) }):
+		value = shellQuote(value)
+	}
+	fmt.Fprintf(w, "%s=%s\n", name, value)
+}
+
+const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:@+"
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"greenroom/lease"
+	"greenroom/lease/client"
+)
+
+// link is how a command finds its server.
+type link struct{ server, tokenFile, stateDir string }
+
+// linked adds the flags of a link to a command.
+func linked(cmd *cobra.Command) *link {
+	l := &link{}
+	l.flags(cmd)
+	return l
+}
+
+// flags adds the flags of a link to a command and those below it.
+func (l *link) flags(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&l.server, "server", os.Getenv("GREENROOM_SERVER"), "server's URL or socket (environment: GREENROOM_SERVER; default: the socket in the state directory)")
+	flags.StringVar(&l.tokenFile, "token-file", "", "file with the bearer token (default: GREENROOM_TOKEN, or the state directory's admin.token)")
+	stateDirFlag(cmd, &l.stateDir)
+}
+
+func stateDirFlag(cmd *cobra.Command, dir *string) {
+	cmd.PersistentFlags().StringVar(dir, "state-dir", defaultStateDir(), "the server's state directory (environment: GREENROOM_STATE_DIR)")
+}
+
+func defaultStateDir() string {
+	if dir := os.Getenv("GREENROOM_STATE_DIR"); dir != "" {
+		return dir
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/greenroom"
+	}
+	base := os.Getenv("XDG_STATE_HOME")
+	if home, err := os.UserHomeDir(); base == "" && err == nil {
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "greenroom")
+}
+
+// Patience of the commands while the server is away: a look fails soon, a job waits for a restart.
+const (
+	soon  = time.Second
+	later = 5 * time.Minute
+)
+
+// dial returns a client of the server that the flags name.
+func (l *link) dial(cmd *cobra.Command, patience time.Duration) (*client.Client, error) {
+	if o := cmd.Flag("output").Value.String(); o != "text" && o != "json" {
+		return nil, usage("output format %q, want text or json", o)
+	}
+	o := client.Options{Addr: l.server, Retry: patience}
+	if patience == later {
+		said := false
+		o.OnRetry = func(err error) {
+			if !said {
+				fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: %v; trying again for up to %v\n", err, patience)
+			}
+			said = true
+		}
+	}
+	if o.Addr == "" {
+		dir, err := filepath.Abs(l.stateDir)
+		if err != nil {
+			return nil, err
+		}
+		o.Addr = filepath.Join(dir, "greenroom.sock")
+	}
+	var err error
+	if o.Token, err = l.token(); err != nil {
+		return nil, err
+	}
+	c, err := client.New(o)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return c, nil
+}
+
+func (l *link) token() (string, error) {
+	if l.tokenFile != "" {
+		text, err := os.ReadFile(l.tokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read the token: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	if token := os.Getenv("GREENROOM_TOKEN"); token != "" {
+		return token, nil
+	}
+	text, err := os.ReadFile(filepath.Join(l.stateDir, "admin.token"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// hints are what to do about an answer, by its code.
+var hints = map[string]string{
+	"unauthorized":  "set GREENROOM_TOKEN or --token-file; an admin makes tokens with \"greenroom token create\"",
+	"forbidden":     "ask an admin",
+	"unknown_cache": "see \"greenroom cache list\"",
+	"unknown_pool":  "see \"greenroom pool list\"",
+	"unknown_guest": "see \"greenroom guest list\"",
+	"unknown_lease": "leases end by release, expiry and the loss of their guest; acquire another",
+	"lease_over":    "acquire another",
+	"impossible":    "see labels and capacities with \"greenroom spec show\"",
+	"none_ready":    "leave --wait out to wait in line",
+	"hold_budget":   "release a held guest first, or raise hold { max } in the spec",
+	"leased":        "release the lease with --hold instead",
+	"unavailable":   "see \"greenroom status\"",
+}
+
+// hinted adds to an error what to do next.
+func hinted(err error) error {
+	var answered *client.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &answered) && hints[answered.Code] != "":
+		return fmt.Errorf("%w (%s)", err, hints[answered.Code])
+	case !errors.As(err, &answered) && strings.Contains(err.Error(), "cannot reach the server"):
+		return fmt.Errorf("%w (is \"greenroom serve\" running? name another with --server or --state-dir)", err)
+	}
+	return err
+}
+
+// look makes one call and prints what came back.
+func look[T any](cmd *cobra.Command, at *link, ask func(context.Context, *client.Client) (T, error), table func(*tabwriter.Writer, T)) error {
+	c, err := at.dial(cmd, soon)
+	if err != nil {
+		return err
+	}
+	v, err := ask(cmd.Context(), c)
+	if err != nil {
+		return hinted(err)
+	}
+	return show(cmd, v, func(w *tabwriter.Writer) { table(w, v) })
+}
+
+// show prints v as JSON, or what table writes: columns are separated by tabs.
+func show(cmd *cobra.Command, v any, table func(w *tabwriter.Writer)) error {
+	if isJSON(cmd) {
+		return writeJSON(cmd.OutOrStdout(), v)
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	table(w)
+	return w.Flush()
+}
+
+// row writes one line of a table.
+func row(w *tabwriter.Writer, cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			fmt.Fprint(w, "\t")
+		}
+		if c == "" {
+			c = "-"
+		}
+		fmt.Fprint(w, c)
+	}
+	fmt.Fprintln(w)
+}
+
+// ago writes the time since t for people.
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	d := time.Since(t)
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+	case d >= time.Hour:
+		return d.Truncate(time.Minute).String() + " ago"
+	}
+	return max(0, d.Truncate(time.Second)).String() + " ago"
+}
+
+// wishes are the flags that say what guest is wanted.
+type wishes struct {
+	cache   string
+	labels  map[string]string
+	atLeast map[string]string
+	ttl     time.Duration
+	wait    string
+}
+
+func (w *wishes) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&w.cache, "cache", "", "cache to take the guest from (default: a spare of any pool)")
+	cmd.Flags().StringToStringVar(&w.labels, "label", nil, "label that the guest must have, as key=value; may be repeated")
+	cmd.Flags().StringToStringVar(&w.atLeast, "at-least", nil, "capacity that the guest must have, as cpus=2; may be repeated")
+	cmd.Flags().DurationVar(&w.ttl, "ttl", 0, "how long the lease lives after a heartbeat (default: the cache's)")
+	cmd.Flags().StringVar(&w.wait, "wait", "", "longest time to wait in line, as 10m; 0s: not at all (default: as long as it takes)")
+}
+
+func (w *wishes) request() (client.Request, error) {
+	r := client.Request{Cache: w.cache, Labels: w.labels, TTL: client.Duration(w.ttl)}
+	if w.ttl < 0 {
+		return r, usage("--ttl %v is negative", w.ttl)
+	}
+	if w.wait != "" {
+		r.Wait = new(client.Duration)
+		if err := r.Wait.UnmarshalText([]byte(w.wait)); err != nil {
+			return r, usage("--wait: %w", err)
+		}
+	}
+	for name, text := range w.atLeast {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return r, usage("--at-least %s=%s: %q is no number", name, text, text)
+		}
+		if r.AtLeast == nil {
+			r.AtLeast = map[string]float64{}
+		}
+		r.AtLeast[name] = n
+	}
+	return r, nil
+}
+
+// inLine tells of a new place in line.
+func inLine(cmd *cobra.Command) func(client.Lease) {
+	return func(l client.Lease) {
+		why := strings.TrimPrefix(l.Reason, "you are "+client.Ordinal(l.Position)+": ")
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s in line for cache %s: %s\n", client.Ordinal(l.Position), l.Cache, why)
+	}
+}
+
+// exactArgs asks for the arguments that usage names.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			want := strings.Join(names, " ")
+			if want == "" {
+				want = "no arguments"
+			}
+			return usage("%s takes %s, and got %d arguments (try %q)", cmd.CommandPath(), want, len(args), cmd.CommandPath()+" --help")
+		}
+		return nil
+	}
+}
+
+// group is a command that only has others below it.
+func group(use, short string, below ...*cobra.Command) *cobra.Command {
+	names := make([]string, len(below))
+	for i, b := range below {
+		names[i] = b.Name()
+	}
+	cmd := &cobra.Command{Use: use, Short: short, RunE: func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage("%s has no command %q; it has %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
+		}
+		return usage("%s needs one of the commands %s", cmd.CommandPath(), strings.Join(names, ", "))
+	}}
+	cmd.AddCommand(below...)
+	return cmd
+}
+
+// states writes the counts of guests that are not zero, in the order of a guest's life.
+func states(counts map[lease.State]int) string {
+	var out []string
+	for _, s := range lease.States {
+		if counts[s] > 0 {
+			out = append(out, fmt.Sprintf("%d %s", counts[s], s))
+		}
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"greenroom/internal/session"
+	"greenroom/internal/ssh"
+)
+
+func newRun() *cobra.Command {
+	var w wishes
+	var id string
+	cmd := &cobra.Command{
+		Use:   "run (--cache CACHE | --lease LEASE) -- COMMAND [ARGUMENT...]",
+		Short: "Run a command inside a guest and pass its exit code on",
+		Long: "Run a command inside a guest over SSH and pass its exit code on. With --cache a guest is leased for it and released\n" +
+			"with the outcome; with --lease it runs in the guest of that lease. A single argument is a line for the guest's shell;\n" +
+			"several are one command with its arguments as they are.",
+		Example: "  greenroom run --cache ci -- 'cd src && make check'",
+		Args:    commandArgs,
+	}
+	w.flags(cmd)
+	cmd.Flags().StringVar(&id, "lease", "", "run in the guest of this lease")
+	at := linked(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := enter(cmd, at, w, id)
+		if err != nil {
+			return err
+		}
+		return settle(cmd, s, func() (int, error) {
+			return inGuest(cmd, s, func(ctx context.Context, guest *ssh.Client) (int, error) {
+				return guest.Run(ctx, commandLine(args), cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
+			})
+		})
+	}
+	return cmd
+}
+
+// commandLine is what the guest's shell is given.
+func commandLine(args []string) string {
+	if len(args) == 1 {
+		return args[0]
+	}
+	quoted := make([]string, len(args))
+	for i, a := range args {
+		quoted[i] = shellQuote(a)
+	}
+	return strings.Join(quoted, " ")
+}
+
+// enter leases a guest, or enters the lease of that id.
+func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session, error) {
+	r, err := w.request()
+	if err != nil {
+		return nil, err
+	}
+	if id != "" && (w.cache != "" || w.labels != nil || w.atLeast != nil || w.ttl != 0 || w.wait != "") {
+		return nil, usage("--lease names the guest already; leave out what would choose another")
+	}
+	patience := later
+	if id != "" {
+		patience = soon
+	}
+	c, err := at.dial(cmd, patience)
+	if err != nil {
+		return nil, err
+	}
+	o := session.Options{Request: r, Queued: inLine(cmd), Loud: loud(cmd)}
+	var s *session.Session
+	if id != "" {
+		s, err = session.Attach(cmd.Context(), c, id, o)
+	} else {
+		s, err = session.Open(cmd.Context(), c, o)
+	}
+	return s, hinted(err)
+}
+
+var errLost = errors.New("the lease was lost, so the connection to its guest was closed")
+
+// inGuest logs in and works there until it is done, the command is interrupted, or the lease is lost.
+func inGuest(cmd *cobra.Command, s *session.Session, work func(context.Context, *ssh.Client) (int, error)) (int, error) {
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.Lost():
+			cancel(errLost)
+		case <-ctx.Done():
+		}
+	}()
+	guest, err := s.Dial(ctx)
+	if err != nil {
+		return -1, err
+	}
+	defer guest.Close()
+	return work(ctx, guest)
+}

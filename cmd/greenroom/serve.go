@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"greenroom/internal/server"
+)
+
+func newServe() *cobra.Command {
+	var o server.Options
+	var urlFile, format, level string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server: reconcile the specs and lease the guests",
+		Args:  exactArgs(),
+	}
+	flags := cmd.Flags()
+	stateDirFlag(cmd, &o.StateDir)
+	flags.StringVar(&o.Specs, "specs", "specs", "directory of the fleet's HCL files")
+	flags.StringVar(&o.Listen, "listen", "127.0.0.1:7070", "TCP address of the API")
+	flags.StringVar(&o.Terraform, "terraform", "", "terraform or tofu binary (default: found on PATH, or installed)")
+	flags.StringVar(&o.Mirror, "mirror", "", "provider filesystem mirror; providers come from there and nowhere else")
+	flags.StringVar(&urlFile, "redis-url-file", "", "file with the URL of Redis (or GREENROOM_REDIS_URL; default: the embedded store)")
+	flags.StringVar(&format, "log-format", "text", "text or json")
+	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Log, err = logger(cmd, format, level); err != nil {
+			return err
+		}
+		if o.RedisURL, err = redisURL(urlFile); err != nil {
+			return err
+		}
+		if o.Specs, o.StateDir, err = directories(o.Specs, o.StateDir); err != nil {
+			return err
+		}
+		return serve(cmd.Context(), o)
+	}
+	return cmd
+}
+
+func serve(ctx context.Context, o server.Options) error {
+	s, err := server.New(o)
+	if err != nil {
+		return err
+	}
+	o.Log.Info("serving", "addr", s.Addr().String(), "state_dir", o.StateDir, "specs", o.Specs)
+	return s.Run(ctx)
+}
+
+func logger(cmd *cobra.Command, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usage("--log-level %q, want debug, info, warn or error", level)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), o)), nil
+	}
+	return nil, usage("--log-format %q, want text or json", format)
+}
+
+// redisURL never comes from a flag: it may hold a password, and every user of the machine can read a command line.
+func redisURL(file string) (string, error) {
+	if file == "" {
+		return os.Getenv("GREENROOM_REDIS_URL"), nil
+	}
+	text, err := readSecret(file)
+	if err != nil {
+		return "", fmt.Errorf("read the URL of Redis: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+func directories(specs, state string) (string, string, error) {
+	if info, err := os.Stat(specs); err != nil || !info.IsDir() {
+		return "", "", fmt.Errorf("there is no directory %s with specs; make one with \"greenroom spec init %s\", or name another with --specs", specs, specs)
+	}
+	specs, err := filepath.Abs(specs)
+	if err != nil {
+		return "", "", err
+	}
+	state, err = filepath.Abs(state)
+	return specs, state, err
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/spf13/cobra"
+
+	"greenroom/internal/session"
+	"greenroom/lease/client"
+)
+
+func newWith() *cobra.Command {
+	var w wishes
+	cmd := &cobra.Command{
+		Use:   "with [--cache CACHE] -- COMMAND [ARGUMENT...]",
+		Short: "Run a command on this machine with a guest leased for it",
+		Long: "Run a command on this machine with a guest leased for it. The lease is renewed while the command runs, and released with\n" +
+			"its outcome. The command finds GREENROOM_HOST, _PORT, _USER, _GUEST and _LEASE in its environment, and in\n" +
+			"GREENROOM_SSH_CONFIG a configuration for OpenSSH. Its exit code is passed on: 128+n when signal n ended it.",
+		Example: "  greenroom with --cache ci -- sh -c 'ssh -F \"$GREENROOM_SSH_CONFIG\" guest uname -a'",
+		Args:    commandArgs,
+	}
+	w.flags(cmd)
+	at := linked(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		path, err := exec.LookPath(args[0])
+		if err != nil {
+			return &exitError{Code: 127, Err: fmt.Errorf("%w; nothing was leased", err)}
+		}
+		r, err := w.request()
+		if err != nil {
+			return err
+		}
+		c, err := at.dial(cmd, later)
+		if err != nil {
+			return err
+		}
+		return lend(cmd, c, r, path, args)
+	}
+	return cmd
+}
+
+// commandArgs asks for a command behind --.
+func commandArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 || cmd.ArgsLenAtDash() != 0 {
+		return usage("%s needs a command behind --, as in %q", cmd.CommandPath(), cmd.CommandPath()+" --cache ci -- make check")
+	}
+	return nil
+}
+
+// lend runs a command while a guest is leased for it.
+func lend(cmd *cobra.Command, c *client.Client, r client.Request, path string, args []string) (err error) {
+	files, key, err := session.NewFiles()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, files.Remove()) }()
+	renewed := func(l client.Lease) {
+		if err := files.Certify(l); err != nil {
+			loud(cmd)(fmt.Sprintf("the renewed certificate could not be written: %v", err))
+		}
+	}
+	s, err := session.Open(cmd.Context(), c, session.Options{Request: r, Key: key, Queued: inLine(cmd), Loud: loud(cmd), Renewed: renewed})
+	if err != nil {
+		return hinted(err)
+	}
+	return settle(cmd, s, func() (int, error) {
+		if err := files.Write(s.Lease()); err != nil {
+			return -1, err
+		}
+		run := &exec.Cmd{Path: path, Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr()}
+		run.Env = append(os.Environ(), files.Environ(s.Lease())...)
+		return session.Command(run, s.Lost())
+	})
+}
+
+// settle does the work of a session, gives the guest back with the outcome, and makes the work's exit code this command's.
+func settle(cmd *cobra.Command, s *session.Session, work func() (int, error)) error {
+	code, err := work()
+	outcome := client.Release{Outcome: "pass"}
+	if code != 0 || err != nil {
+		outcome.Outcome = "fail"
+	}
+	if err := s.Close(cmd.Context(), outcome); err != nil {
+		loud(cmd)(err.Error())
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return &exitError{Code: 130, Err: errors.New("interrupted")}
+	case err != nil:
+		return hinted(err)
+	case code != 0:
+		return &exitError{Code: code}
+	}
+	return nil
+}
+
+func loud(cmd *cobra.Command) func(string) {
+	return func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: WARNING: %s\n", text) }
+}
