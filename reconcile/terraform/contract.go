@@ -67,7 +67,8 @@ func (m declared) read(file *hcl.File, diags hcl.Diagnostics) error {
 		}})
 		v := declaredVariable{required: attrs.Attributes["default"] == nil}
 		if a := attrs.Attributes["sensitive"]; a != nil {
-			gohcl.DecodeExpression(a.Expr, nil, &v.sensitive) // Terraform itself reports a wrong one
+			diags := gohcl.DecodeExpression(a.Expr, nil, &v.sensitive)
+			v.sensitive = v.sensitive || diags.HasErrors() // Terraform itself reports a wrong one
 		}
 		m.variables[block.Labels[0]] = v
 	}
@@ -176,8 +177,7 @@ func checkOutput(raw json.RawMessage) (Output, error) {
 		}
 	}
 	if err := json.Unmarshal(raw, &o); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			return o, fmt.Errorf("attribute %q: a %s is needed, not a %s", wrong.Field, wrong.Type, wrong.Value)
 		}
 		return o, err

@@ -75,10 +75,15 @@ func (d *Driver) inventory(ctx context.Context, shard string) (map[string]Output
 		return nil, nil, err
 	}
 	names := slices.AppendSeq(slices.Collect(maps.Keys(applied)), maps.Keys(raw))
-	known, tainted := st.known(names)
+	known, broken := st.known(names)
+	var unsettled []string
+	if err := readJSON(d.shard(shard).unsettled(), &unsettled); err != nil {
+		return nil, nil, err
+	}
+	broken = append(broken, unsettled...)
 	good, bad := checkOutputs(raw)
 	for name, why := range bad {
-		if !slices.Contains(tainted, name) && !errors.Is(why, errUnusable) {
+		if !slices.Contains(broken, name) && !errors.Is(why, errUnusable) {
 			return nil, nil, fmt.Errorf("guest %s breaks the contract: %w", name, why)
 		}
 	}
@@ -88,7 +93,7 @@ func (d *Driver) inventory(ctx context.Context, shard string) (map[string]Output
 			return nil, nil, fmt.Errorf("the incarnation of guest %s is not known", name)
 		}
 		incarnations[name] = applied[name]
-		if slices.Contains(tainted, name) {
+		if slices.Contains(broken, name) {
 			delete(good, name)
 		}
 	}

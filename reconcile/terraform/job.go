@@ -69,7 +69,8 @@ type Output struct {
 // Outcome is what came of a run. It is complete even when Err is set: what is in Guests exists.
 type Outcome struct {
 	Run string `json:"run"`
-	// Guests are those that exist whole and keep the contract, claimed or not.
+	// Guests are those that exist whole and keep the contract, claimed or not. A claimed guest that is
+	// neither here nor in Failed, after a run that was cut short, is not known: run again.
 	Guests map[string]Output `json:"guests"`
 	// Incarnations are those last applied, of every guest with an instance in the state. A name
 	// that stands here and not in Guests is a broken guest that occupies its slot.

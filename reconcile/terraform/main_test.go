@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -127,10 +128,7 @@ func (f *fleet) job(create, replace, destroy []string) Job {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	guests := map[string]Guest{}
-	for name, g := range f.guests {
-		guests[name] = g
-	}
+	guests := maps.Clone(f.guests)
 	f.runs++
 	return Job{
 		Shard: "shard-1", Run: fmt.Sprintf("run-%d", f.runs), Pool: "p", Module: Module{Dir: f.module},

@@ -163,11 +163,21 @@ func (r *run) collect(ctx context.Context, finished bool) error {
 	if err != nil {
 		return &Fault{Kind: FaultContract, Message: err.Error()}
 	}
+	var unsettled []string
+	if r.settled {
+		err = removeIfThere(r.dir.unsettled())
+	} else {
+		err = readJSON(r.dir.unsettled(), &unsettled)
+	}
+	if err != nil {
+		return err
+	}
 	good, bad := checkOutputs(raw)
-	known, tainted := st.known(r.names(st))
+	known, broken := st.known(r.names(st))
+	broken = append(broken, unsettled...)
 	r.out.Guests, r.out.Incarnations = map[string]Output{}, map[string]int{}
 	for name, o := range good {
-		if !slices.Contains(tainted, name) && !r.missing(name, finished) {
+		if !slices.Contains(broken, name) && !r.missing(name, finished) {
 			r.out.Guests[name] = o
 		}
 	}

@@ -149,6 +149,7 @@ func (r *run) attempt(ctx context.Context) error {
 		return err
 	}
 	if !r.out.Changed {
+		r.settled = true
 		return nil
 	}
 	return r.apply(ctx, st, plan, names)
@@ -274,10 +275,7 @@ func (r *run) apply(ctx context.Context, before *state, plan *stream, names []st
 	if err := r.dir.backup(before, time.Now()); err != nil {
 		return err
 	}
-	for name, g := range r.in.Job.Guests {
-		r.applied[name] = g.Incarnation
-	}
-	if err := writeJSON(r.dir.applied(), r.applied); err != nil {
+	if err := r.announce(); err != nil {
 		return err
 	}
 	s := newStream(r.redact)
@@ -285,6 +283,7 @@ func (r *run) apply(ctx context.Context, before *state, plan *stream, names []st
 		return r.session.tf.ApplyJSON(ctx, s, tfexec.DirOrPlan(planFile))
 	})
 	if err == nil {
+		r.settled = true
 		r.keepDiagnostics(s, names)
 		return nil
 	}
@@ -293,6 +292,22 @@ func (r *run) apply(ctx context.Context, before *state, plan *stream, names []st
 	}
 	r.blame(s, plan.changes, names)
 	return r.afterFailure(ctx, s, err, names)
+}
+
+// announce writes down what an apply may change, before it does: the outputs of the claimed guests
+// in the state are those of earlier machines until an apply has ended well.
+func (r *run) announce() error {
+	for name, g := range r.in.Job.Guests {
+		r.applied[name] = g.Incarnation
+	}
+	if err := writeJSON(r.dir.applied(), r.applied); err != nil {
+		return err
+	}
+	var before []string
+	if err := readJSON(r.dir.unsettled(), &before); err != nil {
+		return err
+	}
+	return writeJSON(r.dir.unsettled(), slices.Concat(before, r.claimed()))
 }
 
 // moved says whether somebody else has written the state since it was read.
@@ -359,6 +374,7 @@ func (r *run) settle(ctx context.Context, names []string) error {
 	err = r.session.do(ctx, "apply", s, func(ctx context.Context) error {
 		return r.session.tf.ApplyJSON(ctx, s, tfexec.DirOrPlan(planFile))
 	})
+	r.settled = err == nil
 	return r.commandFault(FaultApply, s, err)
 }
 

@@ -157,6 +157,56 @@ func TestShutdownInterruptsOnceAndTheNextRunMends(t *testing.T) {
 	}
 }
 
+func TestAReplacedGuestIsNotTakenForItsPredecessor(t *testing.T) {
+	f := newFleet(t, newDriver(t))
+	f.must(f.job([]string{"p-1", "p-2", "p-3"}, nil, nil))
+	if err := os.Remove(filepath.Join(f.flags, "made-p-2")); err != nil {
+		t.Fatal(err)
+	}
+	reached, free := f.hang("p-2")
+	job := f.job(nil, []string{"p-1", "p-2"}, nil)
+	running, err := f.driver.Start(testContext(t), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached()
+	eventually(t, "the end of p-1", func() bool {
+		raw, err := os.ReadFile(filepath.Join(f.flags, "made-p-1"))
+		return err == nil && strings.Count(string(raw), "p-1") == 2
+	})
+	if err := running.Interrupt(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := running.Wait(testContext(t))
+	if err != nil || kindOf(out) != FaultInterrupted {
+		t.Fatal(out.Err, err)
+	}
+	want := map[string]string{"p-3": "p/p-3/1"}
+	if diff := cmp.Diff(want, ids(out)); diff != "" {
+		t.Error("the state's output is of the old machines:", diff)
+	}
+	if err := f.driver.Ack(job.Shard, job.Run); err != nil {
+		t.Fatal(err)
+	}
+	guests, incarnations, err := f.driver.Inventory(testContext(t), "shard-1")
+	if diff := cmp.Diff(want, ids(Outcome{Guests: guests})); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if diff := cmp.Diff(map[string]int{"p-1": 2, "p-2": 2, "p-3": 1}, incarnations); diff != "" {
+		t.Error(diff)
+	}
+	free()
+	drift := f.job(nil, nil, nil)
+	drift.DriftOnly = true
+	if diff := cmp.Diff(want, ids(f.must(drift))); diff != "" {
+		t.Error("a plan alone does not settle the outputs:", diff)
+	}
+	out = f.must(f.job(nil, []string{"p-2"}, nil))
+	if diff := cmp.Diff(map[string]string{"p-1": "p/p-1/2", "p-2": "p/p-2/3", "p-3": "p/p-3/1"}, ids(out)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestDetachLeavesTheRunnersToThemselves(t *testing.T) {
 	d := newDriver(t)
 	f := newFleet(t, d)

@@ -119,6 +119,7 @@ type run struct {
 	module  declared
 	redact  *strings.Replacer
 	applied map[string]int // incarnations
+	settled bool           // the outputs in the state tell what exists
 	out     Outcome
 }
 

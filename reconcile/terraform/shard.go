@@ -26,6 +26,7 @@ func (s shardDir) lock() string            { return s.file("runner.lock") }
 func (s shardDir) log() string             { return s.file("runner.log") }
 func (s shardDir) seen() string            { return s.file("seen.json") }
 func (s shardDir) applied() string         { return s.file("applied.json") }
+func (s shardDir) unsettled() string       { return s.file("unsettled.json") }
 func (s shardDir) orphan() string          { return s.file("orphan.json") }
 func (s shardDir) meta() string            { return s.file("meta.json") }
 func (s shardDir) backups() string         { return s.file("backups") }

@@ -13,6 +13,9 @@
 //	  runner.log    bounded log of the last runner
 //	  seen.json     lineage and serial of the state as this shard left it
 //	  applied.json  the incarnations last applied
+//	  unsettled.json  guests whose output in the state may be that of an earlier machine
+//	  orphan.json   the last run that died, by which its lock is known
+//	  meta.json     what the caller keeps about the shard
 //	  backups/      the last states, from before each write
 //	  work/         the Terraform root: generated, private to the shard
 package terraform
