@@ -47,7 +47,8 @@ func (c *Client) Script(ctx context.Context, body []byte, env map[string]string)
 	}
 	tail := &tail{limit: maxScriptOutput}
 	stdin := io.MultiReader(strings.NewReader(exports), bytes.NewReader(body))
-	exit, err = c.Run(ctx, "exec sh -s", stdin, tail, tail, nil)
+	// One stream for both: two of them arrive in any order.
+	exit, err = c.Run(ctx, "exec sh -s 2>&1", stdin, tail, tail, nil)
 	return tail.String(), exit, err
 }
 
