@@ -134,11 +134,10 @@ var (
 	specFamily     = family(gaugeKind, "spec_info", "The revision in force.", "revision")
 	validFamily    = family(gaugeKind, "spec_valid", "Whether the newest revision seen is the one in force.")
 	shardsFamily   = family(gaugeKind, "shards", "Shards for which the condition is true.", "pool", "condition")
-	brakeFamily    = family(gaugeKind, "watchdog_brake", "Whether the watchdog's brake holds.", "pool")
 
 	families = []gauge{
 		guestsFamily, poolMaxFamily, sizeFamily, warmFamily, enabledFamily, hitsFamily, missesFamily, removalsFamily, deathsFamily,
-		leasesFamily, endedFamily, queueFamily, oldestFamily, specFamily, validFamily, shardsFamily, brakeFamily,
+		leasesFamily, endedFamily, queueFamily, oldestFamily, specFamily, validFamily, shardsFamily,
 	}
 	removalReasons = []string{"excess", "age", "uses", "outdated", "forced"}
 	endings        = []string{
@@ -161,11 +160,8 @@ func (c stockCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	fleet := c.api.Store.Fleet()
-	brakes := c.api.brakes()
 	for _, p := range fleet.Pools {
 		poolMaxFamily.send(ch, float64(p.Max), p.Name)
-		_, held := brakes[p.Name]
-		brakeFamily.send(ch, truth(held), p.Name)
 	}
 	c.reconciler(ctx, ch)
 	for _, cache := range fleet.AllCaches() {
