@@ -5,9 +5,11 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"greenroom/internal/embedded"
@@ -20,9 +22,34 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // yard is a real store with one pool of guests.
 type yard struct {
 	*lease.Store
-	t     testing.TB
-	fleet *specs.Fleet
-	tell  func(lease.Change)
+	t      testing.TB
+	fleet  *specs.Fleet
+	client redis.UniversalClient
+	tell   func(lease.Change)
+	away   atomic.Bool // the store cannot be reached
+}
+
+// outage is a redis.Hook that lets no command through while the store is away.
+type outage struct{ away *atomic.Bool }
+
+func (o outage) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (o outage) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if o.away.Load() {
+			return redis.ErrClosed
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (o outage) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if o.away.Load() {
+			return redis.ErrClosed
+		}
+		return next(ctx, cmds)
+	}
 }
 
 func newYard(t testing.TB, pool specs.Pool, caches ...*specs.Cache) *yard {
@@ -32,16 +59,18 @@ func newYard(t testing.TB, pool specs.Pool, caches ...*specs.Cache) *yard {
 		pool.Brake.MaxUnhealthy = specs.DefaultMaxUnhealthy
 	}
 	y.fleet = &specs.Fleet{Revision: "r1", Pools: []*specs.Pool{&pool}, Caches: caches}
-	redis, err := embedded.Open(embedded.Options{Dir: filepath.Join(t.TempDir(), "store"), Log: slog.New(slog.DiscardHandler)})
+	store, err := embedded.Open(embedded.Options{Dir: filepath.Join(t.TempDir(), "store"), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := redis.Close(); err != nil {
+		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	y.Store = lease.New(redis.Client(), lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
+	store.Client().AddHook(outage{&y.away})
+	y.client = store.Client()
+	y.Store = lease.New(y.client, lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
 	if err := y.Adopt(t.Context(), y.fleet); err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +106,19 @@ func (y *yard) shelve(cache string, n int) []lease.Guest {
 		out = append(out, g)
 	}
 	return out
+}
+
+// found puts a guest on the shelf of its pool by the shortest way there is.
+func (y *yard) found(slot int) {
+	y.t.Helper()
+	g := lease.Guest{Name: lease.GuestName("p", slot), Pool: "p", Cache: "p", Slot: slot, Incarnation: 1}
+	err := y.Found(y.t.Context(), g, lease.Machine{Host: "127.0.0.1", Port: 1}, time.Now())
+	if err == nil {
+		g, err = y.Move(y.t.Context(), system, lease.Step{Guest: g, From: []lease.State{lease.Quarantined}, To: lease.Shelved})
+	}
+	if err != nil || g.State != lease.Shelved {
+		y.t.Fatal(g.State, err)
+	}
 }
 
 func (y *yard) guest(name string) lease.Guest {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"greenroom/lease"
+	"greenroom/specs"
 )
 
 const (
@@ -35,12 +36,13 @@ type patrol struct {
 	chores    []chore // calls on the store; they go before probes
 	jobs      chan job
 	done      chan func()
-	readAll   time.Time // when to read every guest
-	readOnce  bool      // every guest has been read
-	readMoved time.Time // when to read those that moved; zero: none did
-	reading   int       // reads of the store under way
-	broken    bool      // a read of the present round has failed
-	down      bool      // the store could not be reached
+	fleet     *specs.Fleet // in force when guests were read last
+	readAll   time.Time    // when to read every guest
+	readOnce  bool         // every guest has been read
+	readMoved time.Time    // when to read those that moved; zero: none did
+	reading   int          // reads of the store under way
+	broken    bool         // a read of the present round has failed
+	down      bool         // the store could not be reached
 }
 
 // Run watches until ctx ends. It returns nil; whatever goes wrong meanwhile is logged, and tried again.

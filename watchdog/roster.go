@@ -71,6 +71,9 @@ func (p *patrol) pool(name string, now time.Time) *pool {
 // wrong settings.
 func (p *patrol) read(now time.Time) {
 	fleet := p.o.Store.Fleet()
+	if fleet != p.fleet {
+		p.fleet, p.readAll = fleet, now
+	}
 	switch {
 	case p.reading > 0:
 	case fleet.Revision == "" && len(fleet.Pools) == 0:
