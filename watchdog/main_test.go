@@ -4,8 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,11 +16,51 @@ import (
 	"go.uber.org/goleak"
 
 	"greenroom/internal/embedded"
+	"greenroom/internal/guestd"
+	"greenroom/internal/ssh"
 	"greenroom/lease"
 	"greenroom/specs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets the test binary be a guest's process, as the greenroom binary is in earnest.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := guestd.Serve(ctx, os.Args[2]); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// spawn starts a real guest and returns how to reach it, its server's key and its guestd's process id.
+func spawn(t *testing.T) (lease.Guest, ssh.Signer, int) {
+	t.Helper()
+	key, line, err := ssh.NewEphemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "guest")
+	t.Cleanup(func() {
+		if err := guestd.Stop(context.Background(), dir); err != nil {
+			t.Error(err)
+		}
+	})
+	info, err := guestd.Start(t.Context(), guestd.Options{
+		Dir: dir, Serve: []string{self, "serve"},
+		Birth: guestd.Birth{Name: "p-1", Incarnation: 1, Isolation: guestd.IsolationProcess, AuthorizedKeys: []string{line}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lease.Guest{Name: "p-1", Pool: "p", Host: info.Host, Port: info.Port, User: info.User, HostKey: info.HostKey}, key, info.PID
+}
 
 // yard is a real store with one pool of guests.
 type yard struct {

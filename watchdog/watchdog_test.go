@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -351,6 +352,7 @@ func TestChangedProbesTakeEffectWithAFreshHistory(t *testing.T) {
 		if now := y.guest(g.Name); now.State != lease.Shelved {
 			t.Errorf("it is %s after too few failures", now.State)
 		}
+		pass(2 * time.Minute)
 		eventually(t, "it is tainted", func() bool { return y.guest(g.Name).State == lease.Tainted })
 	})
 }
@@ -404,5 +406,94 @@ func TestAPoolThatTimesOutDoesNotStarveTheOthers(t *testing.T) {
 	}
 	if got := strings.Join(order, " "); got != "sick well sick well sick" {
 		t.Errorf("served %s", got)
+	}
+}
+
+// TestAnyLifeOnARealStore lets guests die, recover, be leased and be replaced at random for ten minutes. Whatever happens, the
+// history of each guest shows that it was tainted from the shelf alone, and in the end one that is dead is tainted.
+func TestAnyLifeOnARealStore(t *testing.T) {
+	for seed := range uint64(5) {
+		synctest.Test(t, func(t *testing.T) {
+			t.Log("seed", seed)
+			y, h := newYard(t, poolOf(12), reused(12)), newHands()
+			h.took = 20 * time.Millisecond
+			all := names(y.shelve("ci", 12))
+			random := rand.New(rand.NewPCG(seed, 0))
+			w := run(t, y, Options{Workers: 4, Rand: func() float64 { return 0.5 }}, h.probe)
+			var leases []string
+			for range 600 {
+				pass(time.Duration(random.IntN(2000)) * time.Millisecond)
+				name := all[random.IntN(len(all))]
+				switch random.IntN(6) {
+				case 0:
+					h.set(Failed, name, all[random.IntN(len(all))])
+				case 1, 2:
+					h.set(OK, name)
+				case 3:
+					if l, err := y.Acquire(t.Context(), holder, lease.Request{Cache: "ci"}); err == nil {
+						leases = append(leases, l.ID)
+					}
+				case 4:
+					if len(leases) > 0 {
+						if _, err := y.Release(t.Context(), holder, leases[0], lease.Release{}); err != nil {
+							t.Fatal(err)
+						}
+						leases = leases[1:]
+					}
+				case 5:
+					if y.guest(name).State == lease.Tainted {
+						h.set(OK, name)
+						y.replace(name)
+					}
+				}
+			}
+			y.checkHistory(all)
+			for _, name := range all {
+				h.set(OK, name)
+				if y.guest(name).State == lease.Tainted {
+					y.replace(name)
+				}
+			}
+			eventually(t, "the brake is off", func() bool { return len(w.Brakes()) == 0 && y.states(lease.Tainted) == 0 })
+			pass(time.Minute)
+			g := y.shelved(all)
+			h.set(Failed, g)
+			eventually(t, "the dead one is tainted", func() bool { return y.guest(g).State == lease.Tainted })
+		})
+	}
+}
+
+// shelved is the name of some shelved guest.
+func (y *yard) shelved(all []string) string {
+	y.t.Helper()
+	for _, name := range all {
+		if y.guest(name).State == lease.Shelved {
+			return name
+		}
+	}
+	y.t.Fatal("no guest is shelved")
+	return ""
+}
+
+func (y *yard) checkHistory(all []string) {
+	y.t.Helper()
+	taints := 0
+	for _, name := range all {
+		events, err := y.Events(y.t.Context(), name, 200)
+		if err != nil {
+			y.t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.To != lease.Tainted {
+				continue
+			}
+			taints++
+			if e.From != lease.Shelved || e.Actor != "watchdog" || e.Reason != "dead" {
+				y.t.Errorf("%s was tainted by %s from %s for %s", name, e.Actor, e.From, e.Reason)
+			}
+		}
+	}
+	if taints == 0 {
+		y.t.Error("nobody was tainted, so nothing is shown")
 	}
 }
