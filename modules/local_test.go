@@ -166,7 +166,7 @@ func TestLocalGuestsLiveAndDieByTerraform(t *testing.T) {
 			t.Errorf("%s does not answer as itself: %+v", name, g)
 		}
 	}
-	want := map[string]string{"dir": filepath.Join(r.guests, "local-1.1"), "isolation": "process"}
+	want := map[string]string{"dir": filepath.Join(r.guests, "local-1.1"), "isolation": "process", "reset": "greenroom-guest-reset"}
 	if diff := cmp.Diff(want, born["local-1"].Attributes); diff != "" || len(born) != 3 {
 		t.Errorf("%d guests; attributes (-want +got):\n%s", len(born), diff)
 	}

@@ -26,8 +26,8 @@
 //
 // A plain authorized key (the server's own; never a lease's certificate) may run the special exec
 // command "greenroom-guest-reset": it ends all other processes of the guest, closes the
-// connections of certificate users, refuses from then on certificates signed before (their serial
-// is the time of signing, see ssh.Authority), and leaves home/ empty.
+// connections of certificate users, and refuses from then on certificates signed before (their
+// serial is the time of signing, see ssh.Authority). The guest offers it in its attribute "reset".
 package guestd
 
 import (

@@ -258,18 +258,10 @@ func (s *server) endOthers() error {
 	return end(ctx, s.dir, endGrace)
 }
 
-// reset makes the guest as it was born, between one lease and the next.
+// reset parts the guest from its last holder, between one lease and the next. Files are the cache's reset script's business:
+// what its prepare script made must outlive it.
 func (s *server) reset() error {
 	s.door.barred.Store(uint64(time.Now().UnixNano()))
 	s.closeConns(func(conn *cryptossh.ServerConn) bool { return !isPlain(conn) })
-	if err := s.endOthers(); err != nil {
-		return err
-	}
-	if err := removeAll(s.home); err != nil {
-		return fmt.Errorf("empty the home directory: %w", err)
-	}
-	if err := os.Mkdir(s.home, 0o700); err != nil {
-		return err
-	}
-	return os.Chdir(s.home)
+	return s.endOthers()
 }

@@ -168,7 +168,7 @@ func (o Options) describe(dir string, hostKey ssh.PublicKey) (Info, error) {
 		User:        current.Username,
 		HostKey:     ssh.Line(hostKey),
 		Started:     time.Now().UTC(),
-		Attributes:  map[string]string{"dir": dir, "isolation": o.Birth.Isolation},
+		Attributes:  map[string]string{"dir": dir, "isolation": o.Birth.Isolation, "reset": ResetCommand},
 	}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"greenroom/internal/guestd"
+	"greenroom/internal/ssh"
 	"greenroom/lease"
 	"greenroom/specs"
 )
@@ -120,21 +121,27 @@ func TestAFailedResetTaints(t *testing.T) {
 	}
 }
 
-func TestAGuestThatOffersItIsWipedBeforeItsReset(t *testing.T) {
-	if wipeCommand != guestd.ResetCommand {
-		t.Fatalf("guests know %q, not %q", guestd.ResetCommand, wipeCommand)
+func TestAGuestThatOffersItIsPartedFromItsHolderBeforeItsReset(t *testing.T) {
+	if partCommand != guestd.ResetCommand {
+		t.Fatalf("guests know %q, not %q", guestd.ResetCommand, partCommand)
 	}
-	y := newYard(t, specs.Cache{Reset: shell("ls > seen")})
+	y := newYard(t, specs.Cache{Reset: shell(`grep -qs "^State:[[:space:]]*[RSD]" "/proc/$(cat pid)/status" && echo alive >seen || echo ended >seen`)})
 	y.spawn()
 	y.run(Options{})
 	m := y.machine()
 	m.Attributes = attributes(t, map[string]any{"reset": guestd.ResetCommand, "cpus": 2})
 	y.boot("ci", m)
 	y.awaits(lease.Shelved)
-	y.lend(func() { y.must(os.WriteFile(filepath.Join(y.home, "secret"), nil, 0o600)) })
+	y.lend(func() {
+		holder, err := ssh.Dial(t.Context(), y.info.Target(), y.key)
+		y.must(err)
+		defer holder.Close()
+		_, err = holder.Run(t.Context(), "setsid sleep 1000 >/dev/null 2>&1 & echo $! >pid", nil, nil, nil, nil)
+		y.must(err)
+	})
 	y.awaits(lease.Shelved)
-	if got := y.read("seen"); got != "seen\n" {
-		t.Errorf("the reset script found %q", got)
+	if got := y.read("seen"); got != "ended\n" {
+		t.Errorf("what the holder left running had %q", got)
 	}
 }
 

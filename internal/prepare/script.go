@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// wipeCommand is what guests of the local module offer to the server's key: it ends every other session and empties the home.
-	wipeCommand = "greenroom-guest-reset"
+	// partCommand is what guests of the local module offer to the server's key: it ends every other session and its processes.
+	partCommand = "greenroom-guest-reset"
 	// maxEvidence leaves the end of the output its room in what the store keeps of a taint's evidence, 2 KiB.
 	maxEvidence = 1700
 	maxBroken   = 3 // sessions that break off before a script is given up
@@ -28,17 +28,17 @@ type script struct {
 	kind  string // prepare or reset
 	spec  specs.Script
 	limit time.Duration
-	wipe  bool // run wipeCommand first
+	part  bool // run partCommand first
 }
 
-func (s script) empty() bool { return len(s.spec.Body) == 0 && !s.wipe }
+func (s script) empty() bool { return len(s.spec.Body) == 0 && !s.part }
 
-// offersReset tells whether the guest's module says that it knows wipeCommand.
+// offersReset tells whether the guest's module says that it knows partCommand.
 func offersReset(g lease.Guest) bool {
 	var offered struct {
 		Reset string `json:"reset"`
 	}
-	return json.Unmarshal(g.Attributes, &offered) == nil && offered.Reset == wipeCommand
+	return json.Unmarshal(g.Attributes, &offered) == nil && offered.Reset == partCommand
 }
 
 // failure is the end of a command that the guest itself reported.
@@ -99,9 +99,9 @@ func (p *Preparer) once(ctx context.Context, g lease.Guest, s script) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	if s.wipe {
-		exit, err := client.Run(ctx, wipeCommand, nil, io.Discard, io.Discard, nil)
-		if err := judge(wipeCommand, "", exit, err); err != nil {
+	if s.part {
+		exit, err := client.Run(ctx, partCommand, nil, io.Discard, io.Discard, nil)
+		if err := judge(partCommand, "", exit, err); err != nil {
 			return err
 		}
 	}
