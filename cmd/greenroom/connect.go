@@ -57,7 +57,7 @@ func defaultStateDir() string {
 // Patience of the commands while the server is away: a look fails soon, a job waits for a restart.
 const (
 	soon  = time.Second
-	later = 5 * time.Minute
+	later = time.Minute
 )
 
 // dial returns a client of the server that the flags name.

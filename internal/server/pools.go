@@ -32,19 +32,15 @@ func (a *api) pools(ctx context.Context) ([]client.Pool, error) {
 
 // braked adds what the watchdog knows of the pools.
 func (a *api) braked(pools []reconcile.PoolStatus) []client.Pool {
-	brakes := a.brakes()
+	brakes := map[string]string{}
+	if a.Prober != nil {
+		brakes = a.Prober.Brakes()
+	}
 	out := []client.Pool{}
 	for _, p := range pools {
 		out = append(out, client.Pool{PoolStatus: p, Brake: brakes[p.Pool]})
 	}
 	return out
-}
-
-func (a *api) brakes() map[string]string {
-	if a.Prober == nil {
-		return nil
-	}
-	return a.Prober.Brakes()
 }
 
 func (a *api) listPools(ctx context.Context, _ lease.Caller, _ request[none]) (answer, error) {
