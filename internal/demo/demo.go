@@ -198,7 +198,7 @@ func isUnknown(err error) bool { return errors.Is(err, lease.ErrUnknownCache) }
 func (d *demo) why(ctx context.Context) error {
 	st, err := d.client.Status(context.WithoutCancel(ctx))
 	if err != nil {
-		return nil // the first error says enough
+		return err
 	}
 	var lines []string
 	for _, c := range st.Conditions {
@@ -288,11 +288,11 @@ func (d *demo) command(ctx context.Context, open *session.Session) (string, erro
 		return "", err
 	}
 	defer guest.Close()
-	var out bytes.Buffer
+	var out, complaints bytes.Buffer // two, because they are written at the same time
 	const line = `echo "$GREENROOM_GUEST says hello from $(pwd)"`
-	code, err := guest.Run(ctx, line, nil, &out, &out, nil)
+	code, err := guest.Run(ctx, line, nil, &out, &complaints, nil)
 	if err == nil && code != 0 {
-		err = fmt.Errorf("exit status %d: %s", code, out.String())
+		err = fmt.Errorf("exit status %d: %s", code, complaints.String())
 	}
 	return strings.TrimSpace(out.String()), err
 }
