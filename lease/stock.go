@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,7 @@ func (s *Store) Stock(ctx context.Context, c *specs.Cache) (Stock, error) {
 	st.Override = parseOverride(override.Val())
 	if len(head.Val()) == 1 {
 		created, err := s.rdb.HGet(ctx, base+":lease:"+head.Val()[0], "created").Result()
-		if err != nil && err != redis.Nil {
+		if err != nil && !errors.Is(err, redis.Nil) {
 			return Stock{}, outage(err)
 		}
 		st.Oldest = ms(created)

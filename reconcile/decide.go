@@ -363,8 +363,8 @@ func (d *decision) makeRoom(c *cacheView, pools []string) {
 }
 
 func lastIndex(guests []lease.Guest, match func(lease.Guest) bool) int {
-	for i := len(guests) - 1; i >= 0; i-- {
-		if match(guests[i]) {
+	for i, guest := range slices.Backward(guests) {
+		if match(guest) {
 			return i
 		}
 	}

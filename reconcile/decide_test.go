@@ -266,13 +266,16 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Leased)
 			w.put("a", "ci", lease.Held)
 		}, map[string]int{"retire removed": 1}},
-		{"takes an idle guest beyond another cache's warm when a pool is full and somebody waits",
+		{
+			"takes an idle guest beyond another cache's warm when a pool is full and somebody waits",
 			fleetOf([]*specs.Pool{testPool("a", 3, 0)}, testCache("ci", 0, 3, 3, "a"), testCache("web", 1, 3, 3, "a")), func(w *world) {
 				for range 3 {
 					w.put("a", "web", lease.Shelved)
 				}
 				w.Demand = append(w.Demand, Want{"ci", []string{"a"}})
-			}, map[string]int{"retire excess": 1}},
+			},
+			map[string]int{"retire excess": 1},
+		},
 		{"prefers the pool named first and spills over", fleetOf([]*specs.Pool{testPool("a", 1, 0), testPool("b", 5, 0)}, testCache("ci", 3, 4, 6, "a", "b")), func(*world) {}, map[string]int{"provision": 3}},
 		{"retires idle guests when a pool's max was lowered", fleetOf([]*specs.Pool{testPool("a", 1, 0)}, testCache("ci", 0, 1, 1, "a"), testCache("web", 0, 1, 1, "a")), func(w *world) {
 			w.put("a", "ci", lease.Shelved)

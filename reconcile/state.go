@@ -44,7 +44,6 @@ type shardState struct {
 	pause
 	id, pool   string
 	run        string
-	begun      time.Time
 	meta       shardMeta
 	last       *RunStatus
 	stalled    *terraform.Fault

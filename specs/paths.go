@@ -79,8 +79,7 @@ func isTerraform(e fs.DirEntry) bool {
 
 // pathCause drops the operation and the path from err, because the path is said already.
 func pathCause(err error) error {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err
 	}
 	return err

@@ -141,7 +141,7 @@ func removeAll(path string) error {
 	if os.RemoveAll(path) == nil {
 		return nil
 	}
-	filepath.WalkDir(path, func(path string, entry fs.DirEntry, _ error) error {
+	_ = filepath.WalkDir(path, func(path string, entry fs.DirEntry, _ error) error {
 		if entry != nil && entry.IsDir() {
 			return os.Chmod(path, 0o700)
 		}

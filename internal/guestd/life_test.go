@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -269,12 +270,7 @@ func TestNamespacesIsolateAGuest(t *testing.T) {
 	}
 	kill(t, g.PID)
 	eventually(t, "the end of init ends all", func() bool {
-		for _, pid := range pids {
-			if lives(pid) {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(pids, lives)
 	})
 }
 

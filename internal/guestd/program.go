@@ -131,9 +131,9 @@ func (p *program) serve(channel cryptossh.Channel) {
 // copyIn ends when the client sends its end of file or the channel closes. A terminal stays open
 // and is told by its end-of-file character.
 func (p *program) copyIn(channel io.Reader) {
-	io.Copy(p.stdin, channel)
+	_, _ = io.Copy(p.stdin, channel) // a program may close its input before all has come
 	if p.terminal != nil {
-		p.terminal.Write([]byte{endOfTransmission})
+		_, _ = p.terminal.Write([]byte{endOfTransmission})
 		return
 	}
 	p.stdin.Close()
@@ -164,15 +164,15 @@ func (p *program) hangUp() {
 	if p.exited.Load() {
 		return
 	}
-	p.kill(syscall.SIGTERM)
-	p.kill(syscall.SIGHUP)
+	_ = p.kill(syscall.SIGTERM) // it may have ended by itself meanwhile; so also below
+	_ = p.kill(syscall.SIGHUP)
 	late := time.NewTimer(hangUpGrace)
 	defer late.Stop()
 	select {
 	case <-p.ended:
 	case <-late.C:
 	}
-	p.kill(syscall.SIGKILL)
+	_ = p.kill(syscall.SIGKILL)
 }
 
 // kill signals the program's process group.
@@ -188,11 +188,11 @@ func (p *program) kill(sig syscall.Signal) error {
 // reap kills the leftovers of the process group while its leader's pid is still taken, and then
 // gives up the pid.
 func (p *program) reap() {
-	p.kill(syscall.SIGKILL)
+	_ = p.kill(syscall.SIGKILL)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reaped = true
-	p.children.wait(p.cmd)
+	_ = p.children.wait(p.cmd) // how it ended was told when it did
 }
 
 func (p *program) closeFiles() {

@@ -23,7 +23,7 @@ const (
 	maxEnvBytes = 64 << 10
 )
 
-// ResetCommand, run by a plain key, parts the guest from its last holder; see the package's comment.
+// ResetCommand is a command that, run by a plain key, parts the guest from its last holder; see the package's comment.
 const ResetCommand = "greenroom-guest-reset"
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

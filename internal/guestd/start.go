@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"greenroom/internal/ssh"
@@ -227,7 +228,7 @@ func reap(cmd *exec.Cmd) error {
 
 func (o Options) argv(dir string) ([]string, error) {
 	if len(o.Serve) > 0 {
-		return append(o.Serve[:len(o.Serve):len(o.Serve)], dir), nil
+		return append(slices.Clip(o.Serve), dir), nil
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -40,11 +40,11 @@ func (c *Client) Download(ctx context.Context, remote, local string) error {
 	return c.withSFTP(ctx, func(s *sftp.Client) error {
 		source := remoteHome(remote)
 		if info, err := os.Stat(local); err == nil && info.IsDir() {
-			real, err := s.RealPath(source)
+			full, err := s.RealPath(source)
 			if err != nil {
 				return fmt.Errorf("find %s on the guest: %w", remote, err)
 			}
-			local = filepath.Join(local, path.Base(real))
+			local = filepath.Join(local, path.Base(full))
 		}
 		return download(s, source, local)
 	})

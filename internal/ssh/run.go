@@ -91,7 +91,7 @@ func setEnv(session *cryptossh.Session, env map[string]string) (exports string, 
 		return "", err
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		if err := session.Setenv(name, env[name]); err != nil {
+		if session.Setenv(name, env[name]) != nil {
 			return exports, nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"greenroom/modules"
@@ -73,12 +74,13 @@ func (r Revision) mark() string {
 	if r.Err != nil {
 		return "bad: " + r.Err.Error()
 	}
-	mark := r.Fleet.Revision
+	var mark strings.Builder
+	mark.WriteString(r.Fleet.Revision)
 	for _, p := range r.Fleet.Pools {
 		if p.ModuleDir != "" {
 			digest, err := terraform.Digest(os.DirFS(p.ModuleDir))
-			mark += fmt.Sprint(" ", digest, err)
+			mark.WriteString(fmt.Sprint(" ", digest, err))
 		}
 	}
-	return mark
+	return mark.String()
 }
