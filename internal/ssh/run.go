@@ -92,7 +92,7 @@ func setEnv(session *cryptossh.Session, env map[string]string) (exports string, 
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if session.Setenv(name, env[name]) != nil {
-			return exports, nil
+			return exports, nil //nolint:nilerr // a refused name is what exports are for
 		}
 	}
 	return "", nil
