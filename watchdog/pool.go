@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -106,7 +107,7 @@ func (p *pool) configure(probes []specs.Probe, brake float64, now time.Time) {
 		return
 	}
 	p.probes = probes
-	for _, g := range p.guests {
+	for _, g := range slices.Collect(maps.Values(p.guests)) {
 		again := g.Guest
 		vanished := g.vanished
 		p.drop(g)

@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ func Judge(h History, r Result, settings specs.Probe) (History, Verdict) {
 			h.Failures++
 			h.Counted = r.At
 		}
-		seen := append(h.Seen[:len(h.Seen):len(h.Seen)], r)
+		seen := append(slices.Clip(h.Seen), r)
 		h.Seen = seen[max(0, len(seen)-keptFailures):]
 	}
 	return h, h.verdict(settings)
