@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,11 +41,12 @@ func TestARunOutlivesTheDaemonAndIsFoundAgain(t *testing.T) {
 	}
 	daemon := exec.Command(os.Args[0], "daemon", order)
 	daemon.Stderr = os.Stderr
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
 	reached()
-	if err := daemon.Process.Kill(); err != nil {
+	if err := syscall.Kill(-daemon.Process.Pid, syscall.SIGKILL); err != nil { // it, and its group
 		t.Fatal(err)
 	}
 	_ = daemon.Wait() // it was killed
@@ -81,6 +83,25 @@ func TestARunOutlivesTheDaemonAndIsFoundAgain(t *testing.T) {
 	if again, orphans, err := d.Recover(testContext(t)); err != nil || len(again)+len(orphans) != 0 {
 		t.Error("an acknowledged run came back:", again, orphans, err)
 	}
+}
+
+func TestAGuestThatOutlivesItsRunHoldsNoLock(t *testing.T) {
+	f := newFleet(t, newDriver(t))
+	f.module = variant(t, `echo "$GUEST" >>`, `setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > "$FLAGS/pid"; echo "$GUEST" >>`)
+	f.must(f.job([]string{"p-1"}, nil, nil))
+	raw, err := os.ReadFile(filepath.Join(f.flags, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGKILL)
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Fatal("the guest has not outlived the run:", err)
+	}
+	f.must(f.job(nil, nil, nil))
 }
 
 func TestARunWhoseRunnerIsKilledIsLostAndPlannedAgain(t *testing.T) {
