@@ -108,9 +108,7 @@ func (p *Preparer) once(ctx context.Context, g lease.Guest, s script) error {
 	if len(s.spec.Body) == 0 {
 		return nil
 	}
-	// SSH carries the two streams apart, and what was said last must be last in the evidence.
-	body := append([]byte("exec 2>&1\n"), s.spec.Body...)
-	output, exit, err := client.Script(ctx, body, map[string]string{
+	output, exit, err := client.Script(ctx, s.spec.Body, map[string]string{
 		"GREENROOM_GUEST": g.Name, "GREENROOM_CACHE": g.Cache, "GREENROOM_POOL": g.Pool,
 	})
 	return judge(s.kind+" script "+s.spec.Path, output, exit, err)
