@@ -215,8 +215,7 @@ func (l *Loop) poolStatus(name string, guests []lease.Guest) PoolStatus {
 
 // fleetConditions says what concerns everything at once.
 func (l *Loop) fleetConditions(st Status) []Condition {
-	var c conditions
-	now := l.o.Now()
+	c, now := &l.conditions, l.o.Now()
 	problem := verdict{}
 	switch {
 	case l.storeErr != nil || st.Store != "":
@@ -232,6 +231,7 @@ func (l *Loop) fleetConditions(st Status) []Condition {
 	}
 	if problem.reason == "" {
 		c.set(now, st.Revision, Ready, true, "Serving", "revision "+st.Revision+" is in force")
+		c.set(now, st.Revision, Waiting, false, "NotWaiting", "")
 		return c.list()
 	}
 	c.set(now, st.Revision, Ready, false, problem.reason, problem.message)

@@ -53,20 +53,21 @@ type Loop struct {
 	wake    chan struct{}
 	runs    sync.WaitGroup
 
-	mu        sync.Mutex
-	driver    *terraform.Driver
-	fleet     *specs.Fleet // in force
-	offered   *specs.Fleet // newer, not in force yet
-	specErr   error        // of the newest revision, when it is bad
-	specSince time.Time
-	recipes   map[string]recipe      // pool -> what its guests are born of
-	faults    map[string]error       // pool -> why it has no recipe
-	pools     map[string]*poolState  // by name
-	shards    map[string]*shardState // by id
-	breakers  map[string]*pause      // by module
-	storeErr  error
-	driverErr error
-	ready     bool // recovered and mended since the start
+	mu         sync.Mutex
+	driver     *terraform.Driver
+	fleet      *specs.Fleet // in force
+	offered    *specs.Fleet // newer, not in force yet
+	specErr    error        // of the newest revision, when it is bad
+	specSince  time.Time
+	recipes    map[string]recipe      // pool -> what its guests are born of
+	faults     map[string]error       // pool -> why it has no recipe
+	pools      map[string]*poolState  // by name
+	shards     map[string]*shardState // by id
+	breakers   map[string]*pause      // by module
+	conditions conditions             // of the fleet as a whole
+	storeErr   error
+	driverErr  error
+	ready      bool // recovered and mended since the start
 }
 
 // New returns a loop that is not running yet.
