@@ -254,7 +254,7 @@ func (h *house) do(s sent) got {
 	if input != nil {
 		out := &openapi3filter.ResponseValidationInput{RequestValidationInput: input, Status: resp.StatusCode, Header: resp.Header, Options: input.Options}
 		if err := openapi3filter.ValidateResponse(h.t.Context(), out.SetBodyBytes(body)); err != nil {
-			h.t.Errorf("%s %s: the answer %d %s breaks the contract: %v", s.method, s.path, resp.StatusCode, body, err)
+			h.t.Errorf("%s %s: the answer %d %s breaks the contract: %.600v", s.method, s.path, resp.StatusCode, body, err)
 		}
 	}
 	return got{resp.StatusCode, resp.Header, body}
@@ -278,7 +278,7 @@ func (h *house) route(req *http.Request, s sent) *openapi3filter.RequestValidati
 	route, params, err := h.router.FindRoute(req)
 	if err != nil {
 		if !s.against {
-			h.t.Fatalf("%s %s is not in the document: %v", s.method, s.path, err)
+			h.t.Fatalf("%s %s is not in the document: %.300v", s.method, s.path, err)
 		}
 		return nil
 	}
@@ -291,7 +291,7 @@ func (h *house) route(req *http.Request, s sent) *openapi3filter.RequestValidati
 	}
 	body := h.bodyOf(s.body)
 	if err := openapi3filter.ValidateRequest(h.t.Context(), input); err != nil {
-		h.t.Fatalf("%s %s: the call %s breaks the contract: %v", s.method, s.path, body, err)
+		h.t.Fatalf("%s %s: the call %s breaks the contract: %.600v", s.method, s.path, body, err)
 	}
 	req.Body = io.NopCloser(bytes.NewReader(body))
 	return input

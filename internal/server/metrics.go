@@ -164,16 +164,33 @@ func (c stockCollector) Collect(ch chan<- prometheus.Metric) {
 		poolMaxFamily.send(ch, float64(p.Max), p.Name)
 	}
 	c.reconciler(ctx, ch)
+	died := deaths{}
 	for _, cache := range fleet.AllCaches() {
 		if c.api.Outage() != nil {
 			return
 		}
 		st, err := c.api.Store.Stock(ctx, cache)
 		if err != nil {
-			return
+			return // deaths are sums over the caches: a part of them would be a counter that goes back
 		}
 		c.cache(ch, cache, st)
 		counters(ch, st)
+		died.add(st)
+	}
+	for of, n := range died {
+		deathsFamily.send(ch, float64(n), of.pool, of.reason)
+	}
+}
+
+// deaths counts by pool and reason what the scripts count by cache, as "deaths:<pool>:<reason>".
+type deaths map[struct{ pool, reason string }]int64
+
+func (d deaths) add(st lease.Stock) {
+	for name, n := range st.Stats {
+		if rest, ok := strings.CutPrefix(name, "deaths:"); ok {
+			pool, reason, _ := strings.Cut(rest, ":")
+			d[struct{ pool, reason string }{pool, reason}] += n
+		}
 	}
 }
 
