@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"os"
 	"path/filepath"
@@ -126,25 +127,45 @@ func TestAnEndAnswersLongPollsAndFreesTheAddress(t *testing.T) {
 	if err != nil || l.Phase != lease.Queued {
 		t.Fatalf("%+v, %v", l, err)
 	}
-	// A connection of its own, because one that was idle may be closed before its next call is read.
-	polled, sent := make(chan error, 1), make(chan struct{})
-	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { close(sent) }})
-	poller := s.client(t, client.Options{Addr: s.socket(), Retry: -1})
-	go func() {
-		_, err := poller.Wait(ctx, l.ID, time.Minute)
-		polled <- err
-	}()
-	<-sent
+	polled := s.poll(t, "/v1/leases/"+l.ID+"?wait=1m")
 	if err := s.stop(); err != nil {
 		t.Errorf("the end: %v", err)
 	}
-	if err := <-polled; err != nil {
-		t.Errorf("the long poll: %v", err)
+	if status := <-polled; status != "200 OK" {
+		t.Errorf("the long poll: %s", status)
 	}
 	if conn, err := net.Dial("tcp", s.Addr().String()); err == nil {
 		conn.Close()
 		t.Error("the address still answers")
 	}
+}
+
+// poll makes a call and returns once the server is at it: the server asks for the body then (RFC 9110 section 10.1.1).
+func (s started) poll(t *testing.T, path string) <-chan string {
+	t.Helper()
+	begun, done := make(chan struct{}), make(chan string, 1)
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(begun) }})
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://greenroom"+path, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = http.Header{"Expect": {"100-continue"}, "Content-Type": {"application/json"}}
+	transport := &http.Transport{ExpectContinueTimeout: time.Minute, DisableKeepAlives: true}
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", s.socket())
+	}
+	go func() {
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			done <- err.Error()
+			return
+		}
+		resp.Body.Close()
+		done <- resp.Status
+	}()
+	<-begun
+	return done
 }
 
 func TestARedisThatIsAwayAtTheStartComesIntoUseByItself(t *testing.T) {
