@@ -231,7 +231,8 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 	return l, err
 }
 
-// announce tells the world of a lease that some other call brought about.
+// announce tells the world of a lease that some other call brought about. Its holder may have been quick and given it back
+// by now, and tells of that end itself.
 func (s *Store) announce(ctx context.Context, cache, id string) {
 	s.waiters.wake(id)
 	l, err := s.Get(ctx, system, id)
@@ -239,7 +240,8 @@ func (s *Store) announce(ctx context.Context, cache, id string) {
 		return
 	}
 	kind := Granted
-	if l.Phase == Ended {
+	switch l.How {
+	case Expired, Abandoned, TimedOut, Removed:
 		kind = LeaseEnded
 	}
 	s.tell(Change{Kind: kind, Cache: cache, Guest: l.Guest, Lease: &l})

@@ -1,0 +1,61 @@
+package lease_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"greenroom/lease"
+	"greenroom/lease/leasetest"
+)
+
+// between does something once, when the next call on the store has been answered and its caller has not gone on yet.
+type between struct{ do func() }
+
+func (b *between) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b *between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (b *between) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if do := b.do; do != nil && err == nil {
+			b.do = nil
+			do()
+		}
+		return err
+	}
+}
+
+// A lease that is handed over may be over before the call that handed it over can tell of it.
+func TestAGrantIsToldOnceHoweverQuickItsHolderIs(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		told := map[string][]lease.Kind{}
+		b := open(t, rdb, ci())
+		b.Store = lease.New(rdb, lease.Options{Prefix: "told", Notify: func(c lease.Change) {
+			if c.Lease != nil {
+				told[c.Lease.ID] = append(told[c.Lease.ID], c.Kind)
+			}
+		}})
+		b.must(b.Adopt(t.Context(), b.fleet))
+		b.shelf("ci", 1)
+		first := b.acquire(lease.Request{Wait: lease.Forever})
+		quick := b.acquire(lease.Request{Wait: lease.Forever})
+		release := func(id string) {
+			_, err := b.Release(t.Context(), alice, id, lease.Release{})
+			b.must(err)
+		}
+		hook := &between{}
+		rdb.AddHook(hook)
+		hook.do = func() { release(quick.ID) }
+		release(first.ID)
+		want := map[string][]lease.Kind{first.ID: {lease.Granted, lease.LeaseEnded}, quick.ID: {lease.LeaseEnded, lease.Granted}}
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
