@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -44,7 +43,7 @@ func newAcquire() *cobra.Command {
 		}
 		l, err := c.Acquire(cmd.Context(), r, inLine(cmd))
 		if err != nil {
-			return hinted(err)
+			return unleased(cmd, err)
 		}
 		return printLease(cmd, l)
 	}
@@ -64,7 +63,7 @@ func printLease(cmd *cobra.Command, l client.Lease) error {
 		{"PORT", fmt.Sprint(g.Port)}, {"USER", g.User}, {"HOST_KEY", g.HostKey}, {"HEALTH", g.Health},
 		{"DEADLINE", stamp(l.Deadline)}, {"OUTCOME", l.Outcome}, {"CERTIFICATE", l.Certificate},
 	} {
-		printVariable(cmd.OutOrStdout(), "GREENROOM_"+kv[0], kv[1])
+		fmt.Fprint(cmd.OutOrStdout(), variable("GREENROOM_"+kv[0], kv[1]))
 	}
 	return nil
 }
@@ -76,15 +75,15 @@ func stamp(t time.Time) string {
 	return t.Format(time.RFC3339)
 }
 
-// printVariable leaves out what is not there, and quotes for a POSIX shell what needs it.
-func printVariable(w io.Writer, name, value string) {
+// variable is one line for a POSIX shell, quoted where that is needed; nothing for what is not there.
+func variable(name, value string) string {
 	switch {
 	case value == "" || value == "0":
-		return
+		return ""
 	case strings.ContainsFunc(value, func(r rune) bool { return !strings.ContainsRune(plain, r) }):
 		value = shellQuote(value)
 	}
-	fmt.Fprintf(w, "%s=%s\n", name, value)
+	return name + "=" + value + "\n"
 }
 
 const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:@+"

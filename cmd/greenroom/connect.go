@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -104,11 +106,24 @@ func (l *link) token() (string, error) {
 	if token := os.Getenv("GREENROOM_TOKEN"); token != "" {
 		return token, nil
 	}
+	if !l.local() {
+		return "", nil
+	}
 	text, err := os.ReadFile(filepath.Join(l.stateDir, "admin.token"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		return "", fmt.Errorf("read the token: %w", err)
 	}
 	return strings.TrimSpace(string(text)), nil
+}
+
+// local tells whether the server is on this machine: the admin's token of this machine's server is sent to no other.
+func (l *link) local() bool {
+	u, err := url.Parse(l.server)
+	if err != nil {
+		return false
+	}
+	host := u.Hostname()
+	return host == "" || host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // hints are what to do about an answer, by its code.

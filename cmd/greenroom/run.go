@@ -76,7 +76,10 @@ func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session,
 	} else {
 		s, err = session.Open(cmd.Context(), c, o)
 	}
-	return s, hinted(err)
+	if err != nil {
+		return nil, unleased(cmd, err)
+	}
+	return s, nil
 }
 
 var errLost = errors.New("the lease was lost, so the connection to its guest was closed")

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +66,7 @@ func lend(cmd *cobra.Command, c *client.Client, r client.Request, path string, a
 	}
 	s, err := session.Open(cmd.Context(), c, session.Options{Request: r, Key: key, Queued: inLine(cmd), Loud: loud(cmd), Renewed: renewed})
 	if err != nil {
-		return hinted(err)
+		return unleased(cmd, err)
 	}
 	return settle(cmd, s, func() (int, error) {
 		if err := files.Write(s.Lease()); err != nil {
@@ -89,14 +89,27 @@ func settle(cmd *cobra.Command, s *session.Session, work func() (int, error)) er
 		loud(cmd)(err.Error())
 	}
 	switch {
-	case errors.Is(err, context.Canceled):
-		return &exitError{Code: 130, Err: errors.New("interrupted")}
+	case err != nil && cmd.Context().Err() != nil:
+		return interrupted("the guest was given back")
 	case err != nil:
 		return hinted(err)
 	case code != 0:
 		return &exitError{Code: code}
 	}
 	return nil
+}
+
+// unleased says why no guest was leased.
+func unleased(cmd *cobra.Command, err error) error {
+	if cmd.Context().Err() != nil {
+		return interrupted("the request was cancelled")
+	}
+	return hinted(err)
+}
+
+// interrupted is the end by SIGINT or SIGTERM, as shells number the former.
+func interrupted(what string) error {
+	return &exitError{Code: 128 + int(syscall.SIGINT), Err: errors.New("interrupted; " + what)}
 }
 
 func loud(cmd *cobra.Command) func(string) {

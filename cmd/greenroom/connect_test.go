@@ -1,0 +1,52 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestTheAdminsTokenIsSentToServersOfThisMachineOnly(t *testing.T) {
+	t.Setenv("GREENROOM_TOKEN", "")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "admin.token"), []byte("gr_ADMIN\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for server, want := range map[string]string{
+		"": "gr_ADMIN", "/run/greenroom.sock": "gr_ADMIN", "unix:/run/greenroom.sock": "gr_ADMIN", "http://127.0.0.1:7070": "gr_ADMIN",
+		"http://[::1]:7070": "gr_ADMIN", "http://localhost:7070": "gr_ADMIN",
+		"https://greenroom.example.org": "", "http://10.0.0.1:7070": "", "http://localhost.example.org": "",
+	} {
+		if got, err := (&link{server: server, stateDir: dir}).token(); got != want || err != nil {
+			t.Errorf("to %q goes %q (%v), want %q", server, got, err, want)
+		}
+	}
+}
+
+func TestATokenThatIsNamedWins(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mine")
+	if err := os.WriteFile(file, []byte("gr_FILE\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GREENROOM_TOKEN", "gr_ENV")
+	for want, l := range map[string]link{"gr_FILE": {tokenFile: file}, "gr_ENV": {server: "https://greenroom.example.org", stateDir: dir}} {
+		if got, err := l.token(); got != want || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+	}
+	if _, err := (&link{tokenFile: file + ".missing"}).token(); err == nil {
+		t.Error("a token file that is missing is passed over")
+	}
+}
+
+func TestVariablesArePrintedForAShell(t *testing.T) {
+	for in, want := range map[string]string{"a-b_1.2:3": "a-b_1.2:3", "two words": "'two words'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
+		if got := commandLine([]string{in, "x"}); got != shellQuote(in)+" 'x'" {
+			t.Errorf("command line %s", got)
+		}
+		if got := variable("K", in); got != "K="+want+"\n" {
+			t.Errorf("%q is printed as %q, want %q", in, got, want)
+		}
+	}
+}
