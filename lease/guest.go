@@ -59,6 +59,7 @@ type Guest struct {
 	User       string          `json:"user,omitempty"`
 	HostKey    string          `json:"host_key,omitempty"` // authorized_keys format, pinned by every client
 	Attributes json.RawMessage `json:"attributes,omitempty"`
+	Reset      bool            `json:"-"` // see Machine
 
 	Lease     string    `json:"lease,omitempty"` // id of the lease that has it
 	Uses      int       `json:"uses"`            // leases of this incarnation so far

@@ -158,6 +158,7 @@ type Machine struct {
 	ID, Host, User, HostKey string
 	Port                    int
 	Attributes              json.RawMessage
+	Reset                   bool // its module can part it from its last holder, so that it is reset even where its cache has no script
 }
 
 func (st Step) fields() []any {
@@ -167,7 +168,7 @@ func (st Step) fields() []any {
 	}
 	if m := st.machine; m != nil {
 		f = append(f, "id", m.ID, "host", m.Host, "port", m.Port, "user", m.User, "host_key", m.HostKey,
-			"attributes", string(m.Attributes), "incarnation", st.incarnation, "uses", 0, "lease", "",
+			"attributes", string(m.Attributes), "reset", flag(m.Reset), "incarnation", st.incarnation, "uses", 0, "lease", "",
 			"condemned", "", "evidence", "", "health", "", "failures", 0, "drawn", "0")
 	}
 	if !st.until.IsZero() {
@@ -181,13 +182,9 @@ func (st Step) fields() []any {
 
 // Move carries out one step. Errors: ErrLeased, ErrConflict, ErrUnknownGuest, ErrHoldBudget, ErrUnavailable.
 func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) {
-	from := make([]string, len(st.From))
-	for i, state := range st.From {
-		from[i] = string(state)
-	}
 	g := st.Guest
 	reply, err := s.run(ctx, "move", g.Cache, append([]any{
-		g.Name, g.Incarnation, strings.Join(from, ","), string(st.To), actor.Name, clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun,
+		g.Name, g.Incarnation, list(st.From), string(st.To), actor.Name, clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun,
 	}, st.fields()...)...)
 	if err != nil {
 		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
@@ -203,6 +200,15 @@ func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) 
 		s.announce(ctx, g.Cache, handed)
 	}
 	return after, err
+}
+
+// list is how the scripts take a set of states.
+func list(states []State) string {
+	names := make([]string, len(states))
+	for i, state := range states {
+		names[i] = string(state)
+	}
+	return strings.Join(names, ",")
 }
 
 func clip(s string, n int) string {
@@ -287,15 +293,16 @@ func (s *Store) Hold(ctx context.Context, by Caller, g Guest, until time.Time) (
 
 // Taint says why a guest must be replaced.
 type Taint struct {
-	Reason   string // one of few words, for metrics: dead, boot_failed, prepare_failed, reset_failed, drift, manual, forced …
-	Evidence string // what was seen; at most 2 KiB are kept
-	Condemn  bool   // a leased guest is tainted when its lease ends; otherwise it is refused with ErrLeased
-	Death    bool   // counts in greenroom_guest_deaths_total
+	Reason   string  // one of few words, for metrics: dead, boot_failed, prepare_failed, reset_failed, drift, manual, forced …
+	Evidence string  // what was seen; at most 2 KiB are kept
+	Condemn  bool    // a leased guest is tainted when its lease ends; otherwise it is refused with ErrLeased
+	Death    bool    // counts in greenroom_guest_deaths_total
+	From     []State // it must be in one of them, or leased where Condemn is set; empty: in any that no run has claimed
 }
 
 // Taint orders a guest to be replaced at the next apply. The state tells whether it is tainted now or leased and condemned.
 func (s *Store) Taint(ctx context.Context, by Caller, g Guest, t Taint) (Guest, error) {
-	reply, err := s.run(ctx, "taint", g.Cache, g.Name, g.Incarnation, by.Name, clip(t.Reason, 64), clip(t.Evidence, 2048), flag(t.Condemn), flag(t.Death))
+	reply, err := s.run(ctx, "taint", g.Cache, g.Name, g.Incarnation, by.Name, clip(t.Reason, 64), clip(t.Evidence, 2048), flag(t.Condemn), flag(t.Death), list(t.From))
 	if err != nil {
 		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
 	}
@@ -327,7 +334,7 @@ func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, e
 	moved := g
 	moved.Cache, moved.State, moved.Reason = cache.Name, Preparing, "drawn"
 	after, handed, err := s.create(ctx, moved, cache.Max, "id", g.ID, "host", g.Host, "port", g.Port, "user", g.User,
-		"host_key", g.HostKey, "attributes", string(g.Attributes), "born", millis(g.Born), "drawn", "1")
+		"host_key", g.HostKey, "attributes", string(g.Attributes), "reset", flag(g.Reset), "born", millis(g.Born), "drawn", "1")
 	if err != nil {
 		none := ""
 		_, undo := s.Move(ctx, system, Step{Guest: g, From: []State{Preparing}, To: Shelved, Reason: "draw failed", claim: &none})
@@ -438,7 +445,7 @@ func parseGuest(f map[string]string) Guest {
 		State: State(f["state"]), Since: ms(f["since"]), Shard: f["shard"], Digest: f["digest"], Run: f["run"],
 		ID: f["id"], Host: f["host"], Port: num("port"), User: f["user"], HostKey: f["host_key"],
 		Lease: f["lease"], Uses: num("uses"), Born: ms(f["born"]), Until: ms(f["until"]), Reason: f["reason"],
-		Evidence: f["evidence"], Condemned: f["condemned"], Health: f["health"], Failures: num("failures"), Demand: f["demand"] == "1",
+		Evidence: f["evidence"], Condemned: f["condemned"], Health: f["health"], Reset: f["reset"] == "1", Failures: num("failures"), Demand: f["demand"] == "1",
 	}
 	if f["attributes"] != "" {
 		g.Attributes = json.RawMessage(f["attributes"])

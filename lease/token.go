@@ -86,6 +86,6 @@ func (s *Store) Found(ctx context.Context, g Guest, m Machine, until time.Time) 
 	}
 	g.State, g.Until, g.Reason = Quarantined, until, "store_lost"
 	_, _, err := s.create(ctx, g, 0, "id", m.ID, "host", m.Host, "port", m.Port, "user", m.User,
-		"host_key", m.HostKey, "attributes", string(m.Attributes), "born", time.Now().UnixMilli())
+		"host_key", m.HostKey, "attributes", string(m.Attributes), "reset", flag(m.Reset), "born", time.Now().UnixMilli())
 	return err
 }

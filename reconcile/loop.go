@@ -301,10 +301,15 @@ func (l *Loop) recover(ctx context.Context) error {
 	}
 	for _, o := range orphans {
 		l.o.Log.Warn("a run died without an outcome; its shard is planned again", "run", o.Run, "shard", o.Shard, "pool", o.Pool)
+		if err := l.terraform().Ack(o.Shard, o.Run); err != nil {
+			return fmt.Errorf("shard %s: %w", o.Shard, err)
+		}
 	}
 	for _, r := range running {
+		if !l.take(r.Shard, r.Pool, r.Run) {
+			continue // followed already
+		}
 		l.o.Log.Info("found a run again", "run", r.Run, "shard", r.Shard, "pool", r.Pool)
-		l.shard(r.Shard, r.Pool).begin(r.Run)
 		l.runs.Go(func() { l.follow(ctx, r) })
 	}
 	return nil

@@ -111,8 +111,11 @@ func (h *house) boot(ctx context.Context, wake <-chan struct{}) {
 		case <-wake:
 		}
 		for _, g := range h.guests(context.WithoutCancel(ctx)) {
-			if g.State == lease.Booting {
-				_, _ = h.store.Booted(context.WithoutCancel(ctx), g) // a race with a taint is the store's matter
+			switch g.State { // a race with a taint is the store's matter
+			case lease.Booting:
+				_, _ = h.store.Booted(context.WithoutCancel(ctx), g)
+			case lease.Resetting:
+				_, _ = h.store.Prepared(context.WithoutCancel(ctx), g)
 			}
 		}
 	}
@@ -153,10 +156,21 @@ func (h *house) until(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			st, _ := h.loop.Status(context.Background())
-			h.t.Fatalf("in vain: %s\nguests %+v\nstatus %+v", what, h.guests(context.Background()), st)
+			h.t.Fatalf("in vain: %s%s", what, h.standing())
 		}
 	}
+}
+
+// standing is what somebody who looks for a fault wants to see.
+func (h *house) standing() (text string) {
+	for _, g := range h.guests(context.Background()) {
+		text += fmt.Sprintf("\n%s.%d %s %s in %s (%s %s)", g.Name, g.Incarnation, g.Cache, g.State, g.Shard, g.Run, g.Reason)
+	}
+	st, _ := h.loop.Status(context.Background())
+	for _, p := range st.Pools {
+		text += fmt.Sprintf("\n%s %+v", p.Pool, p.Conditions)
+	}
+	return text
 }
 
 func (h *house) shelved(n int) []lease.Guest {

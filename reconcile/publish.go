@@ -70,7 +70,8 @@ func why(guest string, out terraform.Outcome) string {
 
 func machine(o terraform.Output) lease.Machine {
 	attributes, _ := json.Marshal(o.Attributes) // raw JSON that was valid when it was read
-	return lease.Machine{ID: o.ID, Host: o.Host, Port: o.Port, User: o.User, HostKey: o.HostKey, Attributes: attributes}
+	_, reset := o.Attributes["reset"]
+	return lease.Machine{ID: o.ID, Host: o.Host, Port: o.Port, User: o.User, HostKey: o.HostKey, Attributes: attributes, Reset: reset}
 }
 
 // reportVanished tells the watchdog of guests that their provider took away. Those claimed by the run are dealt with.

@@ -51,8 +51,6 @@ type shardState struct {
 	conditions conditions
 }
 
-func (s *shardState) begin(run string) { s.run = run }
-
 // The following need l.mu.
 
 func (l *Loop) pool(name string) *poolState {
@@ -95,6 +93,18 @@ func (l *Loop) shard(id, pool string) *shardState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.shardLocked(id, pool)
+}
+
+// take makes a shard busy with a run; false: it is busy already.
+func (l *Loop) take(shard, pool, run string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sh := l.shardLocked(shard, pool)
+	if sh.run != "" {
+		return false
+	}
+	sh.run = run
+	return true
 }
 
 func (l *Loop) poolOf(shard string) string {

@@ -3,7 +3,6 @@ package watchdog
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -188,14 +187,6 @@ func (p *patrol) execute(ctx context.Context, g lease.Guest, o order) (lease.Gue
 		err := p.o.Store.SetHealth(ctx, g, *o.health)
 		g.Health = *o.health
 		return g, err
-	}
-	// The script compares the incarnation alone, and a guest that is held by now must not be tainted.
-	now, err := p.o.Store.Guest(ctx, g.Name)
-	if err != nil {
-		return g, err
-	}
-	if now.Incarnation != g.Incarnation || !slices.Contains(o.from, now.State) {
-		return now, nil
 	}
 	after, err := p.o.Store.Taint(ctx, system, g, *o.taint)
 	if err == nil {

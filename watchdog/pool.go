@@ -47,8 +47,7 @@ type order struct {
 	guest  *guest
 	boot   bool         // it has answered for the first time
 	taint  *lease.Taint // replace it
-	from   []lease.State
-	health *string // tell its holder
+	health *string      // tell its holder
 }
 
 // pool watches the guests of one pool. It does no I/O and reads no clock: it is fed with guests and results, and answers
@@ -247,14 +246,17 @@ func (g *guest) blind() bool {
 	return slices.ContainsFunc(g.checks, func(c *check) bool { return c.history.Blind })
 }
 
+// nobodys are the states in which a guest that its provider took away may be tainted: nobody has it, and nobody keeps it aside.
+var nobodys = []lease.State{lease.Shelved, lease.Booting, lease.Preparing, lease.Resetting}
+
 // condemn says why the guest is to be tainted, if it is.
 func (g *guest) condemn() (lease.Taint, bool) {
 	switch {
 	case g.gone || g.acting || !g.tried.IsZero():
-	case g.vanished != "" && (g.State == lease.Shelved || g.State == lease.Booting || g.State == lease.Preparing || g.State == lease.Resetting):
-		return lease.Taint{Reason: reasonVanished, Evidence: g.vanished, Death: true}, true
+	case g.vanished != "" && slices.Contains(nobodys, g.State):
+		return lease.Taint{Reason: reasonVanished, Evidence: g.vanished, Death: true, From: nobodys}, true
 	case g.State == lease.Shelved && g.verdict() == Dead && !g.blind():
-		return lease.Taint{Reason: reasonDead, Evidence: g.evidence(), Death: true}, true
+		return lease.Taint{Reason: reasonDead, Evidence: g.evidence(), Death: true, From: []lease.State{lease.Shelved}}, true
 	}
 	return lease.Taint{}, false
 }
@@ -323,7 +325,7 @@ func (p *pool) booting(g *guest, r Result, now time.Time) []order {
 		return g.order(order{boot: true})
 	case r.Outcome == Failed && now.Sub(g.since) >= p.boot:
 		evidence := fmt.Sprintf("not one good answer in %v\n%s", p.boot, g.evidence())
-		return g.order(order{taint: &lease.Taint{Reason: reasonBoot, Evidence: evidence, Death: true}, from: []lease.State{lease.Booting}})
+		return g.order(order{taint: &lease.Taint{Reason: reasonBoot, Evidence: evidence, Death: true, From: []lease.State{lease.Booting}}})
 	}
 	return nil
 }
@@ -379,11 +381,7 @@ func (p *pool) settle(now time.Time) []order {
 	var orders []order
 	for g := range p.dead {
 		taint, _ := g.condemn()
-		from := []lease.State{lease.Shelved}
-		if taint.Reason == reasonVanished {
-			from = []lease.State{lease.Shelved, lease.Booting, lease.Preparing, lease.Resetting}
-		}
-		orders = append(orders, g.order(order{taint: &taint, from: from})...)
+		orders = append(orders, g.order(order{taint: &taint})...)
 	}
 	return orders
 }

@@ -230,5 +230,5 @@ func (p *Preparer) scriptFor(g lease.Guest) script {
 	if g.State == lease.Preparing {
 		return script{kind: "prepare", spec: c.Prepare, limit: p.o.Prepare}
 	}
-	return script{kind: "reset", spec: c.Reset, limit: p.o.Reset, part: offersReset(g)}
+	return script{kind: "reset", spec: c.Reset, limit: p.o.Reset, part: partCommand(g)}
 }

@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// partCommand is what guests of the local module offer to the server's key: it ends every other session and its processes.
-	partCommand = "greenroom-guest-reset"
 	// maxEvidence leaves the end of the output its room in what the store keeps of a taint's evidence, 2 KiB.
 	maxEvidence = 1700
 	maxBroken   = 3 // sessions that break off before a script is given up
@@ -28,17 +26,20 @@ type script struct {
 	kind  string // prepare or reset
 	spec  specs.Script
 	limit time.Duration
-	part  bool // run partCommand first
+	part  string // the command by which the guest's module parts it from its last holder, run first; empty: none
 }
 
-func (s script) empty() bool { return len(s.spec.Body) == 0 && !s.part }
+func (s script) empty() bool { return len(s.spec.Body) == 0 && s.part == "" }
 
-// offersReset tells whether the guest's module says that it knows partCommand.
-func offersReset(g lease.Guest) bool {
+// partCommand is what the guest's module offers in the attribute "reset", if it does.
+func partCommand(g lease.Guest) string {
 	var offered struct {
 		Reset string `json:"reset"`
 	}
-	return json.Unmarshal(g.Attributes, &offered) == nil && offered.Reset == partCommand
+	if json.Unmarshal(g.Attributes, &offered) != nil {
+		return ""
+	}
+	return offered.Reset
 }
 
 // failure is the end of a command that the guest itself reported.
@@ -99,9 +100,9 @@ func (p *Preparer) once(ctx context.Context, g lease.Guest, s script) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	if s.part {
-		exit, err := client.Run(ctx, partCommand, nil, io.Discard, io.Discard, nil)
-		if err := judge(partCommand, "", exit, err); err != nil {
+	if s.part != "" {
+		exit, err := client.Run(ctx, s.part, nil, io.Discard, io.Discard, nil)
+		if err := judge(s.part, "", exit, err); err != nil {
 			return err
 		}
 	}

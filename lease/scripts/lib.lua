@@ -151,7 +151,7 @@ local function settle(g, p, actor, o)
   elseif not p then move(g, 'tainted', actor, 'removed', detail)
   elseif p.uses ~= '0' and tonumber(g.uses) >= tonumber(p.uses) then move(g, 'tainted', actor, 'uses', detail)
   elseif p.age ~= '0' and now - tonumber(g.born or '0') >= tonumber(p.age) then move(g, 'tainted', actor, 'age', detail)
-  elseif p.reset == '1' then move(g, 'resetting', actor, '', detail)
+  elseif p.reset == '1' or g.reset == '1' then move(g, 'resetting', actor, '', detail)
   else return shelve(g, p, actor, false, detail) end
   return nil
 end

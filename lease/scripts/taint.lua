@@ -1,6 +1,7 @@
 -- taint.lua: a durable order to replace a guest. One under a lease is never touched: it is condemned instead, where the caller
 -- asks for that, and tainted when the lease ends. Tainting twice keeps the first reason.
 -- ARGV   1 name  2 incarnation (0: any)  3 actor  4 reason  5 evidence  6 condemn a leased one (1 or 0)  7 counts as a death (1 or 0)
+--        8 states it may be in (comma list; empty: any but those of a claim)
 -- Result ok, guest  |  condemned, guest | unknown | leased | conflict, state, incarnation
 local g = guest_of(ARGV[1])
 if not g then return { 'unknown' } end
@@ -10,6 +11,11 @@ if g.state == 'leased' then
   redis.call('HSET', guest_key(g.name), 'condemned', ARGV[4], 'evidence', ARGV[5])
   event(g, 'leased', ARGV[3], 'condemned: ' .. ARGV[4], ARGV[5])
   return { 'condemned', redis.call('HGETALL', guest_key(g.name)) }
+end
+if ARGV[8] ~= '' then
+  local allowed = false
+  for _, state in ipairs(split(ARGV[8])) do allowed = allowed or state == g.state end
+  if not allowed then return { 'conflict', g.state, g.incarnation } end
 end
 local claimed = { planned = true, provisioning = true, replacing = true, retiring = true }
 if claimed[g.state] then return { 'conflict', g.state, g.incarnation } end
