@@ -59,9 +59,18 @@ func printLease(cmd *cobra.Command, l client.Lease) error {
 		g = *l.Guest
 	}
 	for _, kv := range [][2]string{
-		{"LEASE", l.ID}, {"CACHE", l.Cache}, {"PHASE", string(l.Phase)}, {"GUEST", g.Name}, {"HOST", g.Host},
-		{"PORT", fmt.Sprint(g.Port)}, {"USER", g.User}, {"HOST_KEY", g.HostKey}, {"HEALTH", g.Health},
-		{"DEADLINE", stamp(l.Deadline)}, {"OUTCOME", l.Outcome}, {"CERTIFICATE", l.Certificate},
+		{"LEASE", l.ID},
+		{"CACHE", l.Cache},
+		{"PHASE", string(l.Phase)},
+		{"GUEST", g.Name},
+		{"HOST", g.Host},
+		{"PORT", fmt.Sprint(g.Port)},
+		{"USER", g.User},
+		{"HOST_KEY", g.HostKey},
+		{"HEALTH", g.Health},
+		{"DEADLINE", stamp(l.Deadline)},
+		{"OUTCOME", l.Outcome},
+		{"CERTIFICATE", l.Certificate},
 	} {
 		fmt.Fprint(cmd.OutOrStdout(), variable("GREENROOM_"+kv[0], kv[1]))
 	}

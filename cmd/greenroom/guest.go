@@ -69,8 +69,16 @@ func guestDetails(w *tabwriter.Writer, g lease.Guest) {
 	guestTable(w, []lease.Guest{g})
 	row(w)
 	for _, kv := range [][2]string{
-		{"shard", g.Shard}, {"digest", g.Digest}, {"run", g.Run}, {"id", g.ID}, {"user", g.User}, {"host key", g.HostKey},
-		{"lease", g.Lease}, {"born", ago(g.Born)}, {"until", stamp(g.Until)}, {"evidence", g.Evidence},
+		{"shard", g.Shard},
+		{"digest", g.Digest},
+		{"run", g.Run},
+		{"id", g.ID},
+		{"user", g.User},
+		{"host key", g.HostKey},
+		{"lease", g.Lease},
+		{"born", ago(g.Born)},
+		{"until", stamp(g.Until)},
+		{"evidence", g.Evidence},
 	} {
 		if kv[1] != "" {
 			row(w, kv[0], strings.ReplaceAll(kv[1], "\n", " / "))

@@ -70,7 +70,7 @@ func newPoolPause(at *link) *cobra.Command {
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the others")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ask := func(ctx context.Context, c *client.Client) (lease.Pause, error) { return c.Pause(ctx, args[0], reason) }
-		return look(cmd, at, ask, func(w *tabwriter.Writer, p lease.Pause) { fmt.Fprintf(w, "%s is paused\n", args[0]) })
+		return look(cmd, at, ask, func(w *tabwriter.Writer, _ lease.Pause) { fmt.Fprintf(w, "%s is paused\n", args[0]) })
 	}
 	return cmd
 }

@@ -53,7 +53,7 @@ func shell(ctx context.Context, cmd *cobra.Command, guest *ssh.Client) (int, err
 	if err != nil {
 		return -1, err
 	}
-	defer term.Restore(fd, raw)
+	defer func() { _ = term.Restore(fd, raw) }() // there is nobody left to tell
 	sizes, stop := watchSize(fd)
 	defer stop()
 	kind := os.Getenv("TERM")

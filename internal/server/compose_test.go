@@ -94,8 +94,7 @@ func TestTheSocketKnowsItsUserAndTCPAsksForAToken(t *testing.T) {
 }
 
 func code(err error) string {
-	var e *client.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*client.Error](err); ok {
 		return e.Code
 	}
 	return fmt.Sprint(err)
@@ -145,7 +144,7 @@ func (s started) poll(t *testing.T, path string) <-chan string {
 	t.Helper()
 	begun, done := make(chan struct{}), make(chan string, 1)
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(begun) }})
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://greenroom"+path, strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://greenroom"+path, strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}

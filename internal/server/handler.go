@@ -161,7 +161,7 @@ func (a *api) recovered(next http.Handler) http.Handler {
 			if v == nil {
 				return
 			}
-			if v == http.ErrAbortHandler {
+			if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(v)
 			}
 			a.fail(w, r, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))

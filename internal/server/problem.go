@@ -50,8 +50,7 @@ var facts = []struct {
 
 // problemOf says how err is answered. What is nobody's business is answered as internal, without its text.
 func problemOf(err error) client.Problem {
-	var f *fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault](err); ok {
 		return problem(f.status, f.code, f.detail)
 	}
 	for _, fact := range facts {

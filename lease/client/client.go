@@ -117,9 +117,8 @@ func (c *Client) do(ctx context.Context, k call) error {
 		if err == nil || ctx.Err() != nil || k.once || !temporary(err) {
 			return err
 		}
-		var answered *Error
 		wait := pause/2 + rand.N(pause)
-		if errors.As(err, &answered) {
+		if answered, ok := errors.AsType[*Error](err); ok {
 			wait = max(wait, answered.RetryAfter)
 		}
 		if time.Now().Add(wait).After(end) {
@@ -137,8 +136,8 @@ func (c *Client) do(ctx context.Context, k call) error {
 
 // temporary tells what may be otherwise in a moment: no answer at all, or 429, 502, 503 and 504.
 func temporary(err error) bool {
-	var answered *Error
-	if !errors.As(err, &answered) {
+	answered, ok := errors.AsType[*Error](err)
+	if !ok {
 		return true
 	}
 	switch answered.Status {
@@ -157,8 +156,7 @@ func (c *Client) try(ctx context.Context, k call) error {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // without the URL, which says nothing of a socket
 		}
 		return fmt.Errorf("cannot reach the server at %s: %w", c.options.Addr, err)

@@ -104,6 +104,12 @@ type Heartbeat struct {
 // error is sent first.
 func (c *Client) KeepAlive(ctx context.Context, l Lease, h Heartbeat) <-chan error {
 	lost := make(chan error, 1)
+	if h.Renewed == nil {
+		h.Renewed = func(Lease) {}
+	}
+	if h.Failed == nil {
+		h.Failed = func(error) {}
+	}
 	go func() {
 		defer close(lost)
 		if err := c.beat(ctx, l, h); err != nil {
@@ -123,21 +129,18 @@ func (c *Client) beat(ctx context.Context, l Lease, h Heartbeat) error {
 		case <-time.After(pause):
 		}
 		next, err := c.beatOnce(ctx, l, h.PublicKey, every)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the holder has ended it; what came of the last try is nobody's business
+		}
+		if err == nil {
 			l, pause, expires = next, every, time.Now().Add(time.Duration(l.TTL))
-			if h.Renewed != nil {
-				h.Renewed(l)
-			}
+			h.Renewed(l)
 			continue
-		case !temporary(err):
+		}
+		if !temporary(err) {
 			return fmt.Errorf("the lease is lost: %w", err)
 		}
-		if h.Failed != nil {
-			h.Failed(err)
-		}
+		h.Failed(err)
 		if pause = min(every/4+time.Millisecond, 5*time.Second); time.Now().After(expires) {
 			return fmt.Errorf("the lease is lost: it could not be renewed before its end: %w", errors.Join(lease.ErrOver, err))
 		}
