@@ -76,7 +76,6 @@ const (
 	Abandoned = "abandoned" // queued, and nobody asked for it any more
 	TimedOut  = "timed_out" // queued for longer than it wanted to wait
 	Removed   = "removed"   // queued for a cache that the spec has no more
-	Forced    = "forced"    // an admin took the guest away
 )
 
 // Lease is one holder's right to one guest, or its wish for one.
@@ -102,7 +101,7 @@ type Lease struct {
 	Source      string        `json:"source,omitempty"`   // shelf, spare or new
 	Hit         bool          `json:"hit"`                // granted at once
 	Position    int           `json:"position,omitempty"` // in the queue, from 1
-	Replayed    bool          `json:"-"`                  // the answer to an idempotency key seen before
+	Replayed    bool          `json:"-"`                  // the answer to an idempotency key seen before, or to a release of what had ended
 }
 
 // CacheOf returns the cache that a lease id belongs to.

@@ -141,7 +141,7 @@ func TestAGuestGoesFromTheShelfToAHolderAndBack(t *testing.T) {
 		if again := b.acquire(lease.Request{}); again.Guest != first.Guest {
 			t.Errorf("the guest used last is the warmest: want %s, got %s", first.Guest, again.Guest)
 		}
-		stock, err := b.Stock(t.Context(), b.fleet.Cache("ci"))
+		stock, err := b.Stock(t.Context(), "ci")
 		b.must(err)
 		want := map[string]int64{"hits": 2, "ended:released": 1}
 		if diff := cmp.Diff(want, stock.Stats); diff != "" {
@@ -251,7 +251,7 @@ func TestAcquireRefuses(t *testing.T) {
 			}
 		})
 	}
-	stock, err := b.Stock(t.Context(), b.fleet.Cache("ci"))
+	stock, err := b.Stock(t.Context(), "ci")
 	b.must(err)
 	if stock.Queue != 0 || len(stock.Stats) != 0 {
 		t.Errorf("a refused request leaves nothing behind: %+v", stock)
@@ -554,4 +554,38 @@ func TestAStoreThatIsAwaySaysSo(t *testing.T) {
 	if err := lease.New(rdb, lease.Options{}).Ping(t.Context()); !errors.Is(err, lease.ErrUnavailable) {
 		t.Errorf("want ErrUnavailable, got %v", err)
 	}
+}
+
+func TestAReleaseIsToldOnce(t *testing.T) {
+	var ends int
+	b := open(t, leasetest.Embedded(t), ci())
+	told := lease.New(b.rdb, lease.Options{Prefix: strings.SplitN(b.key(""), ":", 2)[0], Notify: func(c lease.Change) {
+		if c.Kind == lease.LeaseEnded {
+			ends++
+		}
+	}})
+	b.shelf("ci", 1)
+	l := b.acquire(lease.Request{})
+	for range 3 {
+		_, err := told.Release(t.Context(), alice, l.ID, lease.Release{})
+		b.must(err)
+	}
+	if ends != 1 {
+		t.Errorf("told %d times", ends)
+	}
+}
+
+func TestTheStockCountsGuestsOfPoolsThatTheCacheHasLeft(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.shelf("ci", 2)
+		moved := ci()
+		moved.Pools = []string{"other"}
+		b.must(b.Adopt(t.Context(), &specs.Fleet{Revision: "r2", Pools: []*specs.Pool{pool("local", 8), pool("other", 8)}, Caches: []*specs.Cache{moved}}))
+		st, err := b.Stock(t.Context(), "ci")
+		b.must(err)
+		if st.Counts["local"][lease.Shelved] != 2 || st.Counts["other"][lease.Shelved] != 0 || len(st.Counts) != 2 {
+			t.Errorf("counts %v", st.Counts)
+		}
+	})
 }

@@ -202,6 +202,7 @@ func (s *Store) onLease(ctx context.Context, script string, caller Caller, id st
 		return Lease{}, err
 	}
 	l := parseLease(reply[1:], cache)
+	l.Replayed = text(reply[4]) == "again"
 	if handed := text(reply[3]); handed != "" {
 		s.announce(ctx, cache, handed)
 	}
@@ -225,7 +226,7 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 		return Lease{}, fmt.Errorf("%w: hold %v is negative", ErrInvalid, r.Hold)
 	}
 	l, err := s.onLease(ctx, "release", caller, id, r.Outcome, r.Hold.Milliseconds(), flag(!r.Discard), caller.Name, Released)
-	if err == nil {
+	if err == nil && !l.Replayed {
 		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, Lease: &l})
 	}
 	return l, err

@@ -2,15 +2,12 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"greenroom/specs"
 )
 
 // Stock is what one cache has, read in one round trip whose cost does not grow with the number of guests.
@@ -43,44 +40,32 @@ type Override struct {
 	Reason  string    `json:"reason,omitempty"`
 }
 
-// Stock reads one cache. Its pools are those of the spec and, where a guest is left of another, that one too.
-func (s *Store) Stock(ctx context.Context, c *specs.Cache) (Stock, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
-	base := s.base(c.Name)
-	pipe := s.rdb.Pipeline()
-	cards := map[string]map[State]*redis.IntCmd{}
-	for _, pool := range c.Pools {
-		cards[pool] = map[State]*redis.IntCmd{}
-		for _, state := range States {
-			cards[pool][state] = pipe.ZCard(ctx, base+":in:"+pool+":"+string(state))
+// Stock reads one cache: its pools are those of the settings in force and those that it ever had a guest of.
+func (s *Store) Stock(ctx context.Context, cache string) (Stock, error) {
+	args := make([]any, len(States))
+	for i, state := range States {
+		args[i] = string(state)
+	}
+	reply, err := s.run(ctx, "stock", cache, args...)
+	if err != nil {
+		return Stock{}, err
+	}
+	number := func(i int) int { n, _ := strconv.Atoi(text(reply[i])); return n }
+	st := Stock{
+		Cache: cache, Counts: map[string]map[State]int{}, Queue: number(1), Oldest: ms(text(reply[2])), Leases: number(3),
+		Override: parseOverride(table(reply[4])), Stats: map[string]int64{},
+	}
+	for name, v := range table(reply[5]) {
+		st.Stats[name], _ = strconv.ParseInt(v, 10, 64)
+	}
+	rows, _ := reply[6].([]any)
+	for _, row := range rows {
+		cells, _ := row.([]any)
+		counts := map[State]int{}
+		for i, state := range States {
+			counts[state], _ = strconv.Atoi(text(cells[i+1]))
 		}
-	}
-	queue := pipe.ZCard(ctx, base+":queue")
-	head := pipe.ZRange(ctx, base+":queue", 0, 0)
-	leases := pipe.ZCard(ctx, base+":deadlines")
-	override := pipe.HGetAll(ctx, base+":override")
-	stats := pipe.HGetAll(ctx, base+":stats")
-	if _, err := pipe.Exec(ctx); err != nil {
-		return Stock{}, outage(err)
-	}
-	st := Stock{Cache: c.Name, Counts: map[string]map[State]int{}, Queue: int(queue.Val()), Leases: int(leases.Val()), Stats: map[string]int64{}}
-	for pool, byState := range cards {
-		st.Counts[pool] = map[State]int{}
-		for state, n := range byState {
-			st.Counts[pool][state] = int(n.Val())
-		}
-	}
-	for k, v := range stats.Val() {
-		st.Stats[k], _ = strconv.ParseInt(v, 10, 64)
-	}
-	st.Override = parseOverride(override.Val())
-	if len(head.Val()) == 1 {
-		created, err := s.rdb.HGet(ctx, base+":lease:"+head.Val()[0], "created").Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return Stock{}, outage(err)
-		}
-		st.Oldest = ms(created)
+		st.Counts[text(cells[0])] = counts
 	}
 	return st, nil
 }

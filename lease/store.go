@@ -91,13 +91,21 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	return s
 }
 
+// readOnly is the one script that only looks.
+const readOnly = "stock"
+
 func loadScripts() map[string]*redis.Script {
 	lib, _ := sources.ReadFile("scripts/lib.lua")
 	entries, _ := sources.ReadDir("scripts")
 	out := map[string]*redis.Script{}
 	for _, e := range entries {
 		body, _ := sources.ReadFile("scripts/" + e.Name())
-		out[strings.TrimSuffix(e.Name(), ".lua")] = redis.NewScript(string(lib) + string(body))
+		name := strings.TrimSuffix(e.Name(), ".lua")
+		if name == readOnly {
+			out[name] = redis.NewScript(string(body))
+			continue
+		}
+		out[name] = redis.NewScript(string(lib) + string(body))
 	}
 	return out
 }
@@ -121,7 +129,11 @@ func (s *Store) global(name string) string { return s.options.Prefix + ":" + nam
 func (s *Store) run(ctx context.Context, script, cache string, args ...any) ([]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	reply, err := s.scripts[script].Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
+	run := s.scripts[script].Run
+	if script == readOnly {
+		run = s.scripts[script].RunRO
+	}
+	reply, err := run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("%s in cache %s: %w", script, cache, outage(err))
 	}

@@ -245,7 +245,7 @@ func (l *Loop) Explain(ctx context.Context, cache string) string {
 	if c == nil {
 		return "the spec has no cache " + cache
 	}
-	st, err := l.o.Store.Stock(ctx, c)
+	st, err := l.o.Store.Stock(ctx, c.Name)
 	if err != nil {
 		return "the store cannot be reached"
 	}

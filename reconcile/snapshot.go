@@ -76,7 +76,7 @@ func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
 func (l *Loop) demand(ctx context.Context, s *Snapshot) error {
 	var waiting []lease.Lease
 	for _, c := range s.Fleet.AllCaches() {
-		st, err := l.o.Store.Stock(ctx, c)
+		st, err := l.o.Store.Stock(ctx, c.Name)
 		if err != nil {
 			return err
 		}

@@ -113,16 +113,12 @@ func (p *Preparer) adopted() bool {
 
 // enqueueWaiting reads the guests of those caches alone that have some to prepare or reset.
 func (p *Preparer) enqueueWaiting(ctx context.Context) error {
-	pools, err := p.o.Store.Pools(ctx)
-	if err != nil {
-		return err
-	}
 	caches, err := p.o.Store.Caches(ctx)
 	if err != nil {
 		return err
 	}
 	for _, name := range caches {
-		stock, err := p.o.Store.Stock(ctx, &specs.Cache{Name: name, Pools: pools})
+		stock, err := p.o.Store.Stock(ctx, name)
 		if err != nil {
 			return err
 		}

@@ -50,7 +50,7 @@ func (a *api) getCache(ctx context.Context, _ lease.Caller, r request[none]) (an
 }
 
 func (a *api) stocked(ctx context.Context, c *specs.Cache) (client.Cache, error) {
-	st, err := a.Store.Stock(ctx, c)
+	st, err := a.Store.Stock(ctx, c.Name)
 	if err != nil {
 		return client.Cache{}, err
 	}

@@ -23,7 +23,10 @@ func (s *Server) house(o Options) error {
 		return err
 	}
 	s.parts.Registry = prometheus.NewRegistry()
-	dog, err := watchdog.New(watchdog.Options{Store: s.parts.Store, Signer: key, Log: o.Log, Registerer: s.parts.Registry})
+	var loop *reconcile.Loop
+	dog, err := watchdog.New(watchdog.Options{
+		Store: s.parts.Store, Signer: key, Braked: func() { loop.Wake() }, Log: o.Log, Registerer: s.parts.Registry,
+	})
 	if err != nil {
 		return err
 	}
@@ -31,7 +34,7 @@ func (s *Server) house(o Options) error {
 	if err != nil {
 		return err
 	}
-	loop, err := s.loop(o, dog, ssh.Line(key.PublicKey()))
+	loop, err = s.loop(o, dog, ssh.Line(key.PublicKey()))
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ var (
 	}
 	removalReasons = []string{"excess", "age", "uses", "outdated", "forced"}
 	endings        = []string{
-		lease.Released, lease.Expired, lease.Cancelled, lease.Abandoned, lease.TimedOut, lease.Removed, lease.Forced,
+		lease.Released, lease.Expired, lease.Cancelled, lease.Abandoned, lease.TimedOut, lease.Removed,
 	}
 	conditions = []reconcile.ConditionType{reconcile.Ready, reconcile.Reconciling, reconcile.Stalled, reconcile.Waiting}
 )
@@ -169,7 +169,7 @@ func (c stockCollector) Collect(ch chan<- prometheus.Metric) {
 		if c.api.Outage() != nil {
 			return
 		}
-		st, err := c.api.Store.Stock(ctx, cache)
+		st, err := c.api.Store.Stock(ctx, cache.Name)
 		if err != nil {
 			return // deaths are sums over the caches: a part of them would be a counter that goes back
 		}

@@ -132,7 +132,7 @@ func (h *house) dump() string {
 	h.t.Helper()
 	out := ""
 	for _, c := range h.store.Fleet().AllCaches() {
-		st, err := h.store.Stock(h.t.Context(), c)
+		st, err := h.store.Stock(h.t.Context(), c.Name)
 		h.must(err)
 		leases, err := h.store.Leases(h.t.Context(), c.Name, 100)
 		h.must(err)

@@ -51,7 +51,7 @@ func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Le
 var endings = map[string]string{
 	lease.Released: "released", lease.Expired: "granted and has expired", lease.Cancelled: "cancelled",
 	lease.Abandoned: "dropped, because nobody asked for it", lease.TimedOut: "not granted within the time it wanted to wait",
-	lease.Removed: "dropped, because the specs have the cache no more", lease.Forced: "ended by an admin",
+	lease.Removed: "dropped, because the specs have the cache no more",
 }
 
 // undo gives back whatever came of a request; its key finds it even when the answer was lost.

@@ -7,7 +7,7 @@
 -- Keys below the base:
 --   policy          hash   the cache's settings in force (absent: the spec has the cache no more)
 --   override        hash   enabled, until, by: the run-time knob over the policy
---   guests          set    names of the guests on record
+--   guests          set    names of the guests on record;  pools: of the pools that it ever had a guest of
 --   guest:<name>    hash   one guest
 --   in:<pool>:<state>  zset  guest name -> ms since when; the state "shelved" is the shelf
 --   lease:<id>      hash   one lease or request
@@ -168,7 +168,7 @@ end
 
 local function may(l, owner, admin) return admin == '1' or l.owner == owner end
 
-local function view(code, id, extra)
+local function view(code, id, extra, again)
   local rank = redis.call('ZRANK', base .. ':queue', id)
-  return { code, redis.call('HGETALL', lease_key(id)), rank and rank + 1 or 0, extra or '' }
+  return { code, redis.call('HGETALL', lease_key(id)), rank and rank + 1 or 0, extra or '', again or '' }
 end

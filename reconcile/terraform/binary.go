@@ -79,7 +79,8 @@ func (d *Driver) versionOf(ctx context.Context, path string) (*version.Version, 
 	if err := tf.SetEnv(d.env()); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	// Not cut short by a caller that ends: terraform-exec would leave the child unreaped.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), versionTimeout)
 	defer cancel()
 	d.started.Add(1)
 	v, _, err := tf.Version(ctx, true)
