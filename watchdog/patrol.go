@@ -160,8 +160,9 @@ func (p *patrol) settle(pl *pool, now time.Time) {
 	}
 	pl.shown = why
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.brakes[pl.name] = why
+	p.mu.Unlock()
+	p.o.Braked()
 }
 
 // carryOut has orders done. While the store is away they are dropped: the next result gives them again.

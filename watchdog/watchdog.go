@@ -42,6 +42,7 @@ type Options struct {
 	BootDeadline time.Duration         // for a new guest's first good answer; default 10m
 	Refresh      time.Duration         // how often all guests are read from the store; default 5s
 	Log          *slog.Logger          // default slog.Default()
+	Braked       func()                // told of each change of Brakes; must not block
 	Rand         func() float64        // jitter, in [0, 1); default math/rand/v2
 	Registerer   prometheus.Registerer // where the metrics go; nil: nowhere
 }
@@ -74,6 +75,9 @@ func New(o Options) (*Watchdog, error) {
 	o.BootDeadline = cmp.Or(o.BootDeadline, 10*time.Minute)
 	o.Refresh = cmp.Or(o.Refresh, 5*time.Second)
 	o.Log = cmp.Or(o.Log, slog.Default())
+	if o.Braked == nil {
+		o.Braked = func() {}
+	}
 	if o.Rand == nil {
 		o.Rand = rand.Float64
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,7 +56,8 @@ func TestTwelveOfTwentyHoldTheBrakeUntilFewerAreUnhealthy(t *testing.T) {
 		y, h := newYard(t, poolOf(20)), newHands()
 		all := names(y.shelve("p", 20))
 		registry := prometheus.NewPedanticRegistry()
-		w := run(t, y, Options{Registerer: registry}, h.probe)
+		var told atomic.Int64
+		w := run(t, y, Options{Registerer: registry, Braked: func() { told.Add(1) }}, h.probe)
 		eventually(t, "all are probed", func() bool { return h.probes(all[19]) > 0 })
 		brakeIs(t, registry, 0)
 		h.set(Failed, all[:12]...)
@@ -66,9 +68,13 @@ func TestTwelveOfTwentyHoldTheBrakeUntilFewerAreUnhealthy(t *testing.T) {
 			t.Errorf("%d are tainted, brakes %v", n, w.Brakes())
 		}
 		brakeIs(t, registry, 1)
+		on := told.Load()
 		h.set(OK, all[:7]...)
 		eventually(t, "the other five are tainted", func() bool { return y.states(lease.Tainted) == 5 })
 		brakeIs(t, registry, 0)
+		if off := told.Load(); on == 0 || off == on {
+			t.Errorf("told %d times of a brake that went on, and %d times by when it was off", on, off)
+		}
 	})
 }
 
