@@ -268,6 +268,14 @@ func TestATaintedGuestIsReplacedInItsSlot(t *testing.T) {
 			t.Errorf("%s was replaced too", g.Name)
 		}
 	}
+	st, err := h.loop.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := st.Pools[0].Shards[0].LastRun
+	if !slices.Equal(last.Replaced, []string{victim.Name}) || last.Created != nil || last.Retired != nil {
+		t.Errorf("the last run says %+v, want %s replaced", last, victim.Name)
+	}
 }
 
 func TestAChangeOfVariablesLeavesLeasedGuestsAlone(t *testing.T) {

@@ -101,7 +101,7 @@ func (l *Loop) follow(ctx context.Context, r *terraform.Running) {
 	if ctx.Err() != nil {
 		return // the run goes on by itself; the next start finds it
 	}
-	l.book(r.Shard, r.Pool, r.Run, out, err)
+	l.book(r.Shard, r.Pool, r.Run, r.Job(), out, err)
 	for err == nil {
 		if err = l.takeIn(ctx, r, out); err == nil {
 			break

@@ -193,7 +193,7 @@ func (l *Loop) driftDue() []string {
 
 // lost books a run that could not even be started.
 func (l *Loop) lost(shard, pool, run string, err error) {
-	l.book(shard, pool, run, terraform.Outcome{}, err)
+	l.book(shard, pool, run, terraform.Job{}, terraform.Outcome{}, err)
 	l.free(shard)
 }
 
@@ -206,7 +206,7 @@ func (l *Loop) free(shard string) {
 }
 
 // book keeps how a run went: that decides when the shard, its pool and its module are tried again.
-func (l *Loop) book(shard, pool, run string, out terraform.Outcome, err error) {
+func (l *Loop) book(shard, pool, run string, job terraform.Job, out terraform.Outcome, err error) {
 	fault := out.Err
 	if fault != nil && fault.Kind == terraform.FaultDrift {
 		fault = nil // the watchdog is told; nothing has failed
@@ -219,7 +219,7 @@ func (l *Loop) book(shard, pool, run string, out terraform.Outcome, err error) {
 	b := l.breaker(sh.meta.Recipe.Source)
 	sh.looked = l.o.Now()
 	if err == nil {
-		sh.last = runStatus(out)
+		sh.last = runStatus(job, out)
 	}
 	if message == "" {
 		sh.pause, p.pause, *b = pause{}, pause{}, pause{}
@@ -262,8 +262,22 @@ func failure(fault *terraform.Fault, out terraform.Outcome, err error) string {
 	return ""
 }
 
-func runStatus(out terraform.Outcome) *RunStatus {
+func runStatus(job terraform.Job, out terraform.Outcome) *RunStatus {
 	r := &RunStatus{Run: out.Run, Started: out.Started, Ended: out.Ended, Failed: out.Failed, Result: "ok"}
+	made := func(names []string) (done []string) {
+		for _, name := range names {
+			if _, whole := out.Guests[name]; whole && out.Incarnations[name] == job.Guests[name].Incarnation {
+				done = append(done, name)
+			}
+		}
+		return done
+	}
+	r.Created, r.Replaced = made(job.Create), made(job.Replace)
+	for _, name := range job.Destroy {
+		if _, left := out.Incarnations[name]; !left && out.Incarnations != nil {
+			r.Retired = append(r.Retired, name)
+		}
+	}
 	if out.Err != nil {
 		r.Result, r.Message = out.Err.Kind, out.Err.Message
 	}

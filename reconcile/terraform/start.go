@@ -175,6 +175,9 @@ func (r *Running) end(gone bool) {
 	close(r.done)
 }
 
+// Job is what the run was asked to do.
+func (r *Running) Job() Job { return r.intent.Job }
+
 // Wait waits for the runner to end and returns its outcome. The same outcome is returned until
 // Ack, also after a restart.
 func (r *Running) Wait(ctx context.Context) (Outcome, error) {
