@@ -35,7 +35,9 @@ func (s *Store) Adopt(ctx context.Context, fleet *specs.Fleet) error {
 		}
 	}
 	s.fleet.Store(fleet)
-	return nil
+	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return outage(s.rdb.Set(tctx, s.global("adopted"), fleet.Revision, 0).Err()) // last, see Empty
 }
 
 func (s *Store) adopt(ctx context.Context, cache string, fields []any) error {
@@ -85,10 +87,12 @@ func (s *Store) members(ctx context.Context, set string) ([]string, error) {
 	return names, outage(err)
 }
 
-// Empty tells that the store has never been used: a new one, or one that was lost.
+// Empty tells that no fleet was ever brought into force here: the store is new, or it was lost.
 func (s *Store) Empty(ctx context.Context) (bool, error) {
-	names, err := s.Caches(ctx)
-	return len(names) == 0, err
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	n, err := s.rdb.Exists(ctx, s.global("adopted")).Result()
+	return n == 0, outage(err)
 }
 
 // Plan claims the lowest free slot of a pool for a cache and puts its guest on record as planned.
@@ -105,16 +109,18 @@ func (s *Store) Plan(ctx context.Context, pool *specs.Pool, cache *specs.Cache, 
 	g := Guest{Name: GuestName(pool.Name, slot), Pool: pool.Name, Cache: cache.Name, Slot: slot, State: Planned, Shard: shard, Digest: digest, Demand: demand}
 	g.Incarnation, _ = strconv.Atoi(text(reply[2]))
 	made, _, err := s.create(ctx, g, cache.Max)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnavailable): // it may be on record: Mend finds out
+		return Guest{}, err
+	case err != nil:
 		return Guest{}, errors.Join(fmt.Errorf("cache %s: %w", cache.Name, err), s.freeSlot(context.WithoutCancel(ctx), g.Pool, slot))
 	}
 	return made, nil
 }
 
 func (s *Store) freeSlot(ctx context.Context, pool string, slot int) error {
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
-	return outage(s.rdb.HDel(ctx, s.base(pool)+":slots", strconv.Itoa(slot)).Err())
+	_, err := s.run(ctx, "free", pool, slot)
+	return err
 }
 
 func (s *Store) create(ctx context.Context, g Guest, maximum int, extra ...any) (Guest, string, error) {
@@ -151,6 +157,7 @@ type Step struct {
 	incarnation int
 	until       time.Time
 	failures    int
+	fence       int64
 }
 
 // Machine is what a run learned about the machine it made.
@@ -184,7 +191,7 @@ func (st Step) fields() []any {
 func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) {
 	g := st.Guest
 	reply, err := s.run(ctx, "move", g.Cache, append([]any{
-		g.Name, g.Incarnation, list(st.From), string(st.To), actor.Name, clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun,
+		g.Name, g.Incarnation, list(st.From), string(st.To), actor.Name, clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun, st.fence,
 	}, st.fields()...)...)
 	if err != nil {
 		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
@@ -226,27 +233,30 @@ func asGuest(err error) error {
 	return err
 }
 
-// Claim takes a guest for a run, into provisioning, replacing or retiring. A leased guest is never claimed: ErrLeased.
-func (s *Store) Claim(ctx context.Context, g Guest, to State, run, reason string) (Guest, error) {
+// Claim takes a guest for a run, into provisioning, replacing or retiring. A leased guest is never claimed: ErrLeased. The
+// fencing token is the one that Lock gave for the shard: a writer that has lost it to a later one is refused with
+// ErrConflict. It is 0 for an order that no run has taken up yet.
+func (s *Store) Claim(ctx context.Context, g Guest, to State, run, reason string, fence int64) (Guest, error) {
 	from := map[State][]State{
 		Provisioning: {Planned, Provisioning, Failed},
 		Replacing:    {Tainted, Failed, Replacing},
 		Retiring:     {Planned, Shelved, Tainted, Failed, Retiring},
 	}[to]
-	return s.Move(ctx, system, Step{Guest: g, From: from, To: to, Reason: reason, claim: &run})
+	return s.Move(ctx, system, Step{Guest: g, From: from, To: to, Reason: reason, claim: &run, fence: fence})
 }
 
 // Publish records the machine that a run made, in its incarnation; the guest is booting until a probe has seen it.
 func (s *Store) Publish(ctx context.Context, g Guest, run string, incarnation int, m Machine) (Guest, error) {
-	none := ""
-	st := Step{Guest: g, From: []State{Provisioning, Replacing}, To: Booting, HoldingRun: run, claim: &none, machine: &m, incarnation: incarnation}
-	after, err := s.Move(ctx, system, st)
-	if err != nil {
-		return after, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	// The number is written down first: were it given again, old certificates and tokens would fit the new machine.
+	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	return after, outage(s.rdb.HSet(ctx, s.base(g.Pool)+":incarnations", g.Slot, incarnation).Err())
+	if err := s.rdb.HSet(tctx, s.base(g.Pool)+":incarnations", g.Slot, incarnation).Err(); err != nil {
+		return Guest{}, outage(err)
+	}
+	none := ""
+	return s.Move(ctx, system, Step{
+		Guest: g, From: []State{Provisioning, Replacing}, To: Booting, HoldingRun: run, claim: &none, machine: &m, incarnation: incarnation,
+	})
 }
 
 // Fail records that a run could not make a guest; the reason is for people.
@@ -264,9 +274,14 @@ func (s *Store) Unclaim(ctx context.Context, g Guest, run, detail string) (Guest
 	return s.Move(ctx, system, Step{Guest: g, From: []State{Replacing}, To: Tainted, Reason: g.Reason, Detail: detail, HoldingRun: run, claim: &none})
 }
 
-// Remove takes a retired guest off the record and frees its slot. The reason is the one that it was claimed for.
+// Remove takes a guest off the record and frees its slot: one that the run has destroyed or could not make, or, without a
+// run, one that is merely planned. The reason is the one that it was claimed for.
 func (s *Store) Remove(ctx context.Context, g Guest, run, reason string) error {
-	_, err := s.Move(ctx, system, Step{Guest: g, From: []State{Retiring, Provisioning, Planned, Failed}, To: Gone, Reason: reason, HoldingRun: run})
+	from := []State{Retiring, Provisioning}
+	if run == "" {
+		from = []State{Planned}
+	}
+	_, err := s.Move(ctx, system, Step{Guest: g, From: from, To: Gone, Reason: reason, HoldingRun: run})
 	if errors.Is(err, ErrUnknownGuest) {
 		return s.freeSlot(ctx, g.Pool, g.Slot)
 	}
@@ -327,8 +342,8 @@ func (s *Store) Draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, e
 	return s.draw(ctx, g, cache)
 }
 
-// drawing marks the old record of a spare on its way: its run field names the cache that it goes to.
-func (g Guest) drawing() bool { return g.State == Preparing && g.Cache == g.Pool && g.Run != "" }
+// Drawing tells the old record of a spare on its way: its run field names the cache that it goes to.
+func (g Guest) Drawing() bool { return g.State == Preparing && g.Cache == g.Pool && g.Run != "" }
 
 func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, error) {
 	moved := g
@@ -346,7 +361,7 @@ func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, e
 		return after, outage(err)
 	}
 	// The slot stays taken, so the old record goes without freeing it.
-	_, err = s.run(ctx, "move", g.Pool, g.Name, g.Incarnation, string(Preparing), string(Gone), system.Name, "", "drawn into "+cache.Name, "")
+	_, err = s.run(ctx, "move", g.Pool, g.Name, g.Incarnation, string(Preparing), string(Gone), system.Name, "", "drawn into "+cache.Name, "", 0)
 	if handed != "" {
 		s.announce(ctx, cache.Name, handed)
 	}
@@ -360,7 +375,7 @@ func (s *Store) Mend(ctx context.Context, pool string) error {
 		return err
 	}
 	for _, g := range guests {
-		if g.drawing() {
+		if g.Drawing() {
 			if c := s.Fleet().Cache(g.Run); c != nil {
 				_, err = s.draw(ctx, g, c)
 			} else {
@@ -382,8 +397,18 @@ func (s *Store) Mend(ctx context.Context, pool string) error {
 
 // Guests returns every guest of a pool, by slot. All or nothing: what cannot be read whole is an error.
 func (s *Store) Guests(ctx context.Context, pool string) ([]Guest, error) {
-	guests, _, err := s.slots(ctx, pool)
-	return guests, err
+	for range 5 {
+		guests, missing, err := s.slots(ctx, pool)
+		if err != nil || len(missing) == 0 {
+			return guests, err
+		}
+		// A guest that moved between two caches while it was read is in neither; a slot without a guest stays without.
+		again, still, err := s.slots(ctx, pool)
+		if err != nil || slices.Equal(missing, still) {
+			return again, err
+		}
+	}
+	return nil, fmt.Errorf("%w: the guests of pool %s move too fast to be read whole", ErrUnavailable, pool)
 }
 
 func (s *Store) slots(ctx context.Context, pool string) (guests []Guest, missing []int, err error) {
@@ -422,20 +447,31 @@ func (s *Store) Guest(ctx context.Context, name string) (Guest, error) {
 	if err != nil {
 		return Guest{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
-	cache, err := s.rdb.HGet(ctx, s.base(pool)+":slots", strconv.Itoa(slot)).Result()
-	if errors.Is(err, redis.Nil) {
+	cache, err := s.cacheOf(ctx, pool, slot)
+	switch {
+	case err != nil:
+		return Guest{}, err
+	case cache == "":
 		return Guest{}, fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name)
 	}
-	if err != nil {
-		return Guest{}, outage(err)
-	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
 	fields, err := s.rdb.HGetAll(ctx, s.base(cache)+":guest:"+name).Result()
 	if err == nil && len(fields) == 0 {
 		return Guest{}, fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name)
 	}
 	return parseGuest(fields), outage(err)
+}
+
+// cacheOf returns the cache that a slot's guest is in; empty: the slot is free.
+func (s *Store) cacheOf(ctx context.Context, pool string, slot int) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	cache, err := s.rdb.HGet(ctx, s.base(pool)+":slots", strconv.Itoa(slot)).Result()
+	if errors.Is(err, redis.Nil) {
+		return "", nil
+	}
+	return cache, outage(err)
 }
 
 func parseGuest(f map[string]string) Guest {

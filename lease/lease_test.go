@@ -79,7 +79,7 @@ func (b *bench) shelf(cache string, n int) (made []lease.Guest) {
 func (b *bench) boot(g lease.Guest) lease.Guest {
 	b.t.Helper()
 	ctx := b.t.Context()
-	g, err := b.Claim(ctx, g, lease.Provisioning, "run1", "")
+	g, err := b.Claim(ctx, g, lease.Provisioning, "run1", "", 0)
 	b.must(err)
 	g, err = b.Publish(ctx, g, "run1", g.Incarnation, lease.Machine{ID: g.Name, Host: "127.0.0.1", Port: 22})
 	b.must(err)
@@ -287,7 +287,7 @@ func TestALeasedGuestIsUntouchable(t *testing.T) {
 		g, err := b.Guest(t.Context(), l.Guest)
 		b.must(err)
 		for _, to := range []lease.State{lease.Replacing, lease.Retiring, lease.Provisioning} {
-			if _, err := b.Claim(t.Context(), g, to, "run2", "test"); !errors.Is(err, lease.ErrLeased) {
+			if _, err := b.Claim(t.Context(), g, to, "run2", "test", 0); !errors.Is(err, lease.ErrLeased) {
 				t.Errorf("claim for %s: want ErrLeased, got %v", to, err)
 			}
 		}

@@ -79,13 +79,13 @@ func (m *machine) advance(t *rapid.T) {
 	var err error
 	switch g.State {
 	case lease.Planned:
-		_, err = m.Claim(ctx, g, lease.Provisioning, "run", "")
+		_, err = m.Claim(ctx, g, lease.Provisioning, "run", "", 0)
 	case lease.Provisioning:
 		_, err = m.Publish(ctx, g, "run", g.Incarnation, lease.Machine{Host: "h", Port: 1})
 	case lease.Booting:
 		_, err = m.Booted(ctx, g)
 	case lease.Tainted:
-		_, err = m.Claim(ctx, g, lease.Replacing, "run", "")
+		_, err = m.Claim(ctx, g, lease.Replacing, "run", "", 0)
 	case lease.Replacing:
 		_, err = m.Publish(ctx, g, "run", g.Incarnation+1, lease.Machine{Host: "h", Port: 1})
 	case lease.Retiring:
@@ -176,7 +176,7 @@ func (m *machine) claim(t *rapid.T) {
 	}
 	g := rapid.SampledFrom(all).Draw(t, "guest")
 	to := rapid.SampledFrom([]lease.State{lease.Retiring, lease.Replacing, lease.Provisioning}).Draw(t, "to")
-	_, err := m.Claim(m.t.Context(), g, to, "run", "test")
+	_, err := m.Claim(m.t.Context(), g, to, "run", "test", 0)
 	if g.State == lease.Leased && !errors.Is(err, lease.ErrLeased) {
 		t.Fatalf("claimed the leased %s for %s: %v", g.Name, to, err)
 	}

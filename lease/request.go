@@ -41,17 +41,13 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	if r.Wait >= 0 {
 		wait = r.Wait.Milliseconds()
 	}
-	idem := ""
-	if r.Key != "" {
-		idem = caller.Owner + "/" + caller.Name + "/" + r.Key
-	}
 	invisible := ""
 	if c.Invisible {
 		invisible = c.Name
 	}
 	reply, err := s.run(ctx, "acquire", c.Name, newID(c.Name), caller.Name, caller.Owner, strings.Join(pools, ","),
 		ttl.Milliseconds(), c.Lease.Max.Milliseconds(), wait, s.options.Patience.Milliseconds(),
-		idem, fingerprint(r), r.PublicKey, s.options.MaxQueue, invisible)
+		r.idem(caller), fingerprint(r), r.PublicKey, s.options.MaxQueue, invisible)
 	if err != nil {
 		return Lease{}, err
 	}
@@ -77,7 +73,7 @@ func (s *Store) choose(ctx context.Context, caller Caller, r Request) (*specs.Ca
 		return nil, nil, fmt.Errorf("%w: no specs are in force yet", ErrUnavailable)
 	}
 	if r.Cache == "" {
-		return s.chooseSpare(ctx, r)
+		return s.chooseSpare(ctx, caller, r)
 	}
 	c := fleet.Cache(r.Cache)
 	switch {
@@ -93,22 +89,34 @@ func (s *Store) choose(ctx context.Context, caller Caller, r Request) (*specs.Ca
 	return c, pools, nil
 }
 
-// chooseSpare picks the pool for a request that names no cache: one with a spare on its shelf, else the one with most room.
-func (s *Store) chooseSpare(ctx context.Context, r Request) (*specs.Cache, []string, error) {
+// idem is the caller's own name for the request; empty: it has none.
+func (r Request) idem(caller Caller) string {
+	if r.Key == "" {
+		return ""
+	}
+	return caller.Owner + "/" + caller.Name + "/" + r.Key
+}
+
+// chooseSpare picks the pool for a request that names no cache: the one that knows its idempotency key, else one with a
+// spare on its shelf, else the one with most room.
+func (s *Store) chooseSpare(ctx context.Context, caller Caller, r Request) (*specs.Cache, []string, error) {
 	fleet := s.Fleet()
-	var best *specs.Cache
+	var best, ready *specs.Cache
 	room := -1 << 31
 	for _, p := range fleet.Pools {
 		c := fleet.Cache(p.Name)
 		if len(fleet.Eligible(c, r.Labels, r.AtLeast)) == 0 {
 			continue
 		}
-		shelved, taken, err := s.stock(ctx, p.Name)
+		known, shelved, taken, err := s.spares(ctx, p.Name, r.idem(caller))
 		if err != nil {
 			return nil, nil, err
 		}
-		if shelved > 0 {
+		if known {
 			return c, c.Pools, nil
+		}
+		if shelved > 0 && ready == nil {
+			ready = c
 		}
 		if p.Max-taken > room {
 			best, room = c, p.Max-taken
@@ -117,20 +125,24 @@ func (s *Store) chooseSpare(ctx context.Context, r Request) (*specs.Cache, []str
 	if best == nil {
 		return nil, nil, fmt.Errorf("%w: no pool has the labels and capacity asked for", ErrImpossible)
 	}
+	if ready != nil {
+		best = ready
+	}
 	return best, best.Pools, nil
 }
 
-func (s *Store) stock(ctx context.Context, pool string) (spares, taken int, err error) {
+func (s *Store) spares(ctx context.Context, pool, idem string) (known bool, shelved, taken int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	pipe := s.rdb.Pipeline()
+	key := pipe.HExists(ctx, s.base(pool)+":idem", idem)
 	shelf := pipe.ZCard(ctx, s.base(pool)+":in:"+pool+":shelved")
 	slots := pipe.HLen(ctx, s.base(pool)+":slots")
 	queued := pipe.ZCard(ctx, s.base(pool)+":queue")
 	if _, err := pipe.Exec(ctx); err != nil {
-		return 0, 0, outage(err)
+		return false, 0, 0, outage(err)
 	}
-	return int(shelf.Val()), int(slots.Val() + queued.Val()), nil
+	return key.Val(), int(shelf.Val()), int(slots.Val() + queued.Val()), nil
 }
 
 func (r Request) check() error {

@@ -138,6 +138,9 @@ func (s *Store) run(ctx context.Context, script, cache string, args ...any) ([]a
 		return nil, fmt.Errorf("%s in cache %s: %w", script, cache, outage(err))
 	}
 	code := text(reply[0])
+	if code == "no_policy" {
+		return nil, fmt.Errorf("%w: cache %s is not in force", ErrUnavailable, cache)
+	}
 	if code == "ok" || code == "condemned" {
 		return reply, nil
 	}

@@ -81,11 +81,19 @@ func (s *Store) Found(ctx context.Context, g Guest, m Machine, until time.Time) 
 	if err := s.remember(ctx, "caches", g.Cache); err != nil {
 		return err
 	}
-	if _, err := s.run(ctx, "slot", g.Pool, 0, g.Cache, g.Slot, g.Incarnation); err != nil {
+	switch known, err := s.cacheOf(ctx, g.Pool, g.Slot); {
+	case err != nil:
 		return err
+	case known != "" && known != g.Cache:
+		return fmt.Errorf("guest %s: %w: it is on record in cache %s", g.Name, ErrConflict, known)
 	}
 	g.State, g.Until, g.Reason = Quarantined, until, "store_lost"
 	_, _, err := s.create(ctx, g, 0, "id", m.ID, "host", m.Host, "port", m.Port, "user", m.User,
 		"host_key", m.HostKey, "attributes", string(m.Attributes), "reset", flag(m.Reset), "born", time.Now().UnixMilli())
+	if err != nil {
+		return err
+	}
+	// The slot comes last: a slot without a guest would be mended away in between.
+	_, err = s.run(ctx, "slot", g.Pool, 0, g.Cache, g.Slot, g.Incarnation)
 	return err
 }

@@ -126,7 +126,7 @@ func (y *yard) boot(cache string, m lease.Machine) lease.Guest {
 	ctx := y.t.Context()
 	g, err := y.Plan(ctx, y.fleet.Pools[0], y.fleet.Cache(cache), "s1", "d1", false)
 	if err == nil {
-		g, err = y.Claim(ctx, g, lease.Provisioning, "run1", "")
+		g, err = y.Claim(ctx, g, lease.Provisioning, "run1", "", 0)
 	}
 	if err == nil {
 		g, err = y.Publish(ctx, g, "run1", g.Incarnation, m)

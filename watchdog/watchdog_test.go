@@ -110,7 +110,7 @@ func TestOneOfTwoIsTaintedAndTheOtherOnlyAfterItsReplacement(t *testing.T) {
 // replace does what the reconciler does about a tainted guest.
 func (y *yard) replace(name string) {
 	y.t.Helper()
-	g, err := y.Claim(y.t.Context(), y.guest(name), lease.Replacing, "run2", "")
+	g, err := y.Claim(y.t.Context(), y.guest(name), lease.Replacing, "run2", "", 0)
 	if err == nil {
 		_, err = y.Publish(y.t.Context(), g, "run2", g.Incarnation+1, lease.Machine{Host: "127.0.0.1", Port: 2, User: "ci"})
 	}

@@ -125,7 +125,7 @@ func (y *yard) boot(cache string, m lease.Machine) lease.Guest {
 	ctx := y.t.Context()
 	g, err := y.Plan(ctx, y.fleet.Pools[0], y.fleet.Cache(cache), "s1", "d1", false)
 	y.must(err)
-	g, err = y.Claim(ctx, g, lease.Provisioning, "run1", "")
+	g, err = y.Claim(ctx, g, lease.Provisioning, "run1", "", 0)
 	y.must(err)
 	g, err = y.Publish(ctx, g, "run1", g.Incarnation, m)
 	y.must(err)

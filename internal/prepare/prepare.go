@@ -148,14 +148,9 @@ func (p *Preparer) look(ctx context.Context, name string) {
 	case errors.Is(err, lease.ErrUnknownGuest) || ctx.Err() != nil:
 	case err != nil:
 		p.o.Log.Error("cannot read a guest that waits; it will be looked at again", "guest", name, "err", err)
-	case waits(g.State) && !drawn(g):
+	case waits(g.State) && !g.Drawing():
 		p.serve(ctx, g)
 	}
-}
-
-// drawn tells that a guest is on its way from its pool's spares into a cache. Its record there is the one that counts.
-func drawn(g lease.Guest) bool {
-	return g.State == lease.Preparing && g.Cache == g.Pool && g.Run != ""
 }
 
 // serve runs what the guest's cache wants and tells the store how it went.

@@ -166,7 +166,7 @@ func TestADrawnSpareIsPreparedOnce(t *testing.T) {
 
 func TestAHalfDrawnSpareIsLeftAlone(t *testing.T) {
 	run := "ci"
-	if !drawn(lease.Guest{State: lease.Preparing, Pool: "p", Cache: "p", Run: run}) {
+	if spare := (lease.Guest{State: lease.Preparing, Pool: "p", Cache: "p", Run: run}); !spare.Drawing() {
 		t.Error("a spare on its way would be prepared in its old cache")
 	}
 	for _, g := range []lease.Guest{
@@ -174,7 +174,7 @@ func TestAHalfDrawnSpareIsLeftAlone(t *testing.T) {
 		{State: lease.Preparing, Pool: "p", Cache: "p"},
 		{State: lease.Resetting, Pool: "p", Cache: "p", Run: run},
 	} {
-		if drawn(g) {
+		if g.Drawing() {
 			t.Errorf("%+v would wait for ever", g)
 		}
 	}

@@ -208,7 +208,7 @@ func (h *house) shelve(cache string) lease.Guest {
 	c := fleet.Cache(cache)
 	g, err := h.store.Plan(ctx, fleet.Pool(c.Pools[0]), c, c.Pools[0]+"-a", "digest", false)
 	h.must(err)
-	g, err = h.store.Claim(ctx, g, lease.Provisioning, "run", "")
+	g, err = h.store.Claim(ctx, g, lease.Provisioning, "run", "", 0)
 	h.must(err)
 	g, err = h.store.Publish(ctx, g, "run", g.Incarnation, lease.Machine{ID: "1", Host: "127.0.0.1", Port: 22, User: "root", HostKey: "ssh-ed25519 AAAA"})
 	h.must(err)

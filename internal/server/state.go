@@ -93,20 +93,26 @@ func dialRedis(text string) (redis.UniversalClient, error) {
 		if err != nil {
 			return nil, err
 		}
+		o.MaxRetries = onceOnly
 		return redis.NewClusterClient(o), nil
 	case u.Query().Has("master_name"):
 		o, err := redis.ParseFailoverURL(text)
 		if err != nil {
 			return nil, err
 		}
+		o.MaxRetries = onceOnly
 		return redis.NewFailoverClient(o), nil
 	}
 	o, err := redis.ParseURL(text)
 	if err != nil {
 		return nil, err
 	}
+	o.MaxRetries = onceOnly
 	return redis.NewClient(o), nil
 }
+
+// onceOnly: a script whose answer was lost may have been executed; whether to send it again is the caller's to decide.
+const onceOnly = -1
 
 // Changes hands what the store tells to everybody who asked for it. Subscribers must not block.
 type Changes struct {

@@ -80,7 +80,7 @@ func (h *house) shelve(t *testing.T) {
 	ctx, fleet := t.Context(), h.store.Fleet()
 	g, err := h.store.Plan(ctx, fleet.Pools[0], fleet.Caches[0], "local-a", "digest", false)
 	must(t, err)
-	g, err = h.store.Claim(ctx, g, lease.Provisioning, "run", "")
+	g, err = h.store.Claim(ctx, g, lease.Provisioning, "run", "", 0)
 	must(t, err)
 	g, err = h.store.Publish(ctx, g, "run", 1, lease.Machine{ID: "1", Host: "127.0.0.1", Port: 22, User: "root", HostKey: "ssh-ed25519 AAAA"})
 	must(t, err)

@@ -1,7 +1,8 @@
 -- acquire.lua: ask for a guest of the cache. Granted at once from the shelf (a hit), or queued (a miss at its grant).
 -- ARGV   1 id  2 holder  3 owner  4 pools (comma list, in order of preference)  5 ttl ms  6 cap ms  7 wait ms (-1 for as long
 --        as it is asked for, 0 not at all)  8 patience ms  9 idempotency key  10 fingerprint  11 public key  12 most in queue
--- Result ok, lease, position, "replayed" or ""  |  replay | none_ready | queue_full
+--        13 the pool whose spares these are (empty: a named cache)
+-- Result ok, lease, position, "replayed" or ""  |  replay | none_ready | queue_full | no_policy
 -- Invariant: nobody is granted a guest of a pool for which somebody waits.
 local id, idem = ARGV[1], ARGV[9]
 if idem ~= '' then
@@ -12,9 +13,12 @@ if idem ~= '' then
     return view('ok', seen, 'replayed')
   end
 end
+if lease_of(id) then return view('ok', id) end -- sent again, because the answer was lost
+local p = policy()
+if not p then return { 'no_policy' } end
 local wait, patience = tonumber(ARGV[7]), tonumber(ARGV[8])
 local l = { id = id, holder = ARGV[2], pools = ARGV[4], ttl = ARGV[5], cap_ms = ARGV[6] }
-local serving = enabled(policy())
+local serving = enabled(p)
 local chosen
 for _, pool in ipairs(split(ARGV[4])) do
   if serving and redis.call('ZCARD', base .. ':queue:' .. pool) == 0 then

@@ -17,7 +17,7 @@
 --   holds, quarantine  zset  guest name -> ms of the end
 --   ended           zset   lease id -> ms of the end; idem hash: idempotency key -> lease id
 --   stats           hash   counters;  events:<guest> stream: its history, bounded
---   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation
+--   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
 --
 -- Invariants: a guest is in exactly one index; a pool with a waiting request and a shelved guest in the same enabled cache
 -- does not exist after any script; a lease counts once as hit or miss, at its grant.

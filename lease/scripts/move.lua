@@ -1,8 +1,8 @@
 -- move.lua: one compare-and-set step of a guest.
 -- ARGV   1 name  2 incarnation (0: any)  3 states it may be in (comma list)  4 state to go to  5 actor  6 reason  7 detail
---        8 run that must have it claimed (empty: any)  9... fields to set, in pairs
+--        8 run that must have it claimed (empty: any)  9 fencing token of the writer (0: none)  10... fields to set, in pairs
 -- Result ok, guest, lease that it was handed to  |  unknown | leased | budget | conflict, state, incarnation
--- Invariant: never out of leased, never into it but by hand_over.
+-- Invariant: never out of leased, never into it but by hand_over; a writer is refused once a later one has moved the guest.
 local g = guest_of(ARGV[1])
 if not g then return { 'unknown' } end
 if g.state == 'leased' then return { 'leased' } end
@@ -11,9 +11,12 @@ for _, state in ipairs(split(ARGV[3])) do allowed = allowed or state == g.state 
 if not allowed or (ARGV[2] ~= '0' and ARGV[2] ~= g.incarnation) or (ARGV[8] ~= '' and ARGV[8] ~= g.run) or ARGV[4] == 'leased' then
   return { 'conflict', g.state, g.incarnation }
 end
+local fence = tonumber(ARGV[9])
+if fence > 0 and tonumber(g.fence or '0') > fence then return { 'conflict', g.state, g.incarnation } end
 local to, p = ARGV[4], policy()
-if to == 'held' and (not p or redis.call('ZCARD', base .. ':holds') >= tonumber(p.hold_max)) then return { 'budget' } end
-local fields, handed = { unpack(ARGV, 9) }, nil
+if to == 'held' and (not p or g.state ~= 'held' and redis.call('ZCARD', base .. ':holds') >= tonumber(p.hold_max)) then return { 'budget' } end
+local fields, handed = { unpack(ARGV, 10) }, nil
+if fence > 0 then redis.call('HSET', guest_key(g.name), 'fence', fence) end
 if #fields > 0 then redis.call('HSET', guest_key(g.name), unpack(fields)) end
 for i = 1, #fields, 2 do g[fields[i]] = fields[i + 1] end
 local fresh = g.state == 'booting' or g.state == 'preparing'
@@ -30,7 +33,7 @@ if to == 'gone' then
 elseif to == 'shelved' and not p then move(g, 'tainted', ARGV[5], 'removed', ARGV[7])
 elseif to == 'shelved' then handed = shelve(g, p, ARGV[5], fresh, ARGV[7])
 elseif to == 'held' then
-  redis.call('ZADD', base .. ':holds', g['until'], g.name)
   move(g, to, ARGV[5], ARGV[6], ARGV[7])
+  redis.call('ZADD', base .. ':holds', g['until'], g.name) -- after move, which ends the hold of a held one
 else move(g, to, ARGV[5], ARGV[6], ARGV[7], to == 'booting' and { 'born', now } or nil) end
 return { 'ok', redis.call('HGETALL', guest_key(g.name)), handed or '' }

@@ -17,7 +17,8 @@ if ARGV[8] ~= '' then
   for _, state in ipairs(split(ARGV[8])) do allowed = allowed or state == g.state end
   if not allowed then return { 'conflict', g.state, g.incarnation } end
 end
-local claimed = { planned = true, provisioning = true, replacing = true, retiring = true }
+-- A quarantined guest may be somebody's, who has not come back yet.
+local claimed = { quarantined = true, planned = true, provisioning = true, replacing = true, retiring = true }
 if claimed[g.state] then return { 'conflict', g.state, g.incarnation } end
 if g.state ~= 'tainted' then
   move(g, 'tainted', ARGV[3], ARGV[4], ARGV[5], { 'evidence', ARGV[5] })

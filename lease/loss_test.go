@@ -1,0 +1,229 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"greenroom/lease"
+	"greenroom/lease/leasetest"
+	"greenroom/specs"
+)
+
+// cutConn loses one answer: the server has executed the command, and the connection is gone.
+type cutConn struct {
+	net.Conn
+	armed *atomic.Bool
+}
+
+func (c cutConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err == nil && c.armed.CompareAndSwap(true, false) {
+		return 0, errors.Join(io.EOF, c.Close())
+	}
+	return n, err
+}
+
+func TestAnAcquireThatIsSentTwiceTakesOneGuest(t *testing.T) {
+	s := leasetest.Redis(t)
+	var armed atomic.Bool
+	rdb := redis.NewClient(&redis.Options{Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", s.Socket)
+		return cutConn{conn, &armed}, err
+	}})
+	defer func() { _ = rdb.Close() }()
+	b := open(t, rdb, ci())
+	b.shelf("ci", 3)
+	first := b.acquire(lease.Request{})
+	armed.Store(true)
+	l := b.acquire(lease.Request{})
+	for _, id := range []string{first.ID, l.ID} {
+		_, err := b.Release(t.Context(), alice, id, lease.Release{})
+		b.must(err)
+	}
+	for i := range 3 {
+		if name := lease.GuestName("local", i+1); b.state(name) != lease.Shelved {
+			t.Errorf("%s is %s", name, b.state(name))
+		}
+	}
+}
+
+// hook changes what happens to commands on their way.
+type hook struct {
+	process  func(next redis.ProcessHook) redis.ProcessHook
+	pipeline func(next redis.ProcessPipelineHook) redis.ProcessPipelineHook
+}
+
+func (hook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	if h.process == nil {
+		return next
+	}
+	return h.process(next)
+}
+
+func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	if h.pipeline == nil {
+		return next
+	}
+	return h.pipeline(next)
+}
+
+func TestAPlanWhoseAnswerIsLostLosesNoSlot(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		lose := true
+		rdb.AddHook(hook{process: func(next redis.ProcessHook) redis.ProcessHook {
+			return func(ctx context.Context, cmd redis.Cmder) error {
+				err := next(ctx, cmd)
+				if lose && err == nil && strings.HasPrefix(cmd.Name(), "eval") && cmd.Args()[3] == strings.TrimSuffix(b.key(""), ":") {
+					lose = false
+					cmd.SetErr(os.ErrDeadlineExceeded)
+					return os.ErrDeadlineExceeded
+				}
+				return err
+			}
+		}})
+		plan := func() error {
+			_, err := b.Plan(t.Context(), b.fleet.Pool("local"), b.fleet.Cache("ci"), "s1", "d1", false)
+			return err
+		}
+		if err := plan(); !errors.Is(err, lease.ErrUnavailable) {
+			t.Fatalf("want ErrUnavailable, got %v", err)
+		}
+		b.must(b.Mend(t.Context(), "local"))
+		for range 5 {
+			b.must(plan())
+		}
+		guests, err := b.Guests(t.Context(), "local")
+		b.must(err)
+		if len(guests) != 6 {
+			t.Errorf("want the one whose answer was lost and five more, got %d", len(guests))
+		}
+	})
+}
+
+func TestAGuestThatMovesWhileItIsReadIsNotLeftOut(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		g := b.shelf("local", 1)[0]
+		done := false
+		rdb.AddHook(hook{pipeline: func(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+			return func(ctx context.Context, cmds []redis.Cmder) error {
+				if !done {
+					done = true
+					_, err := b.Draw(ctx, g, b.fleet.Cache("ci"))
+					b.must(err)
+				}
+				return next(ctx, cmds)
+			}
+		}})
+		guests, err := b.Guests(t.Context(), "local")
+		b.must(err)
+		if len(guests) != 1 || guests[0].Cache != "ci" {
+			t.Errorf("got %+v", guests)
+		}
+	})
+}
+
+func TestAHoldCanBeExtendedAndStillEnds(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		g := b.shelf("ci", 1)[0]
+		for i := range 2 {
+			held, err := b.Hold(t.Context(), admin, g, time.Now().Add(time.Duration(i+1)*time.Hour))
+			b.must(err)
+			g = held
+		}
+		b.past("holds", g.Name)
+		b.must(b.Sweep(t.Context()))
+		if s := b.state(g.Name); s != lease.Tainted {
+			t.Errorf("after the hold it is %s", s)
+		}
+	})
+}
+
+func TestAKeyWithoutACacheIsStillOneLease(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.fleet = &specs.Fleet{Revision: "r2", Pools: []*specs.Pool{pool("alpha", 2), pool("local", 8)}}
+		b.must(b.Adopt(t.Context(), b.fleet))
+		g, err := b.Plan(t.Context(), b.fleet.Pool("alpha"), b.fleet.Cache("alpha"), "s", "d", false)
+		b.must(err)
+		b.boot(g)
+		b.shelf("local", 1)
+		one, err := b.Acquire(t.Context(), alice, lease.Request{Key: "k1"})
+		b.must(err)
+		two, err := b.Acquire(t.Context(), alice, lease.Request{Key: "k1"})
+		b.must(err)
+		if one.ID != two.ID {
+			t.Errorf("%s on %s, then %s on %s", one.ID, one.Guest, two.ID, two.Guest)
+		}
+	})
+}
+
+func TestAGuestThatIsKnownIsNotFoundAgainElsewhere(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		spare := b.shelf("local", 1)[0]
+		_, err := b.Draw(t.Context(), spare, b.fleet.Cache("ci"))
+		b.must(err)
+		l := b.acquire(lease.Request{})
+		if err := b.Found(t.Context(), spare, lease.Machine{Host: "h", Port: 1}, time.Now().Add(time.Hour)); !errors.Is(err, lease.ErrConflict) {
+			t.Errorf("want ErrConflict, got %v", err)
+		}
+		if g, err := b.Guest(t.Context(), spare.Name); err != nil || g.State != lease.Leased || g.Lease != l.ID {
+			t.Errorf("got %+v, %v", g, err)
+		}
+	})
+}
+
+func TestOnlyARunTakesWhatItIsMakingOffTheRecord(t *testing.T) {
+	b := open(t, leasetest.Embedded(t), ci())
+	g, err := b.Plan(t.Context(), b.fleet.Pool("local"), b.fleet.Cache("ci"), "s1", "d1", false)
+	b.must(err)
+	_, err = b.Claim(t.Context(), g, lease.Provisioning, "run1", "", 0)
+	b.must(err)
+	if err := b.Remove(t.Context(), g, "", "outdated"); !errors.Is(err, lease.ErrConflict) {
+		t.Errorf("want ErrConflict, got %v", err)
+	}
+}
+
+func TestAWriterThatLostItsShardIsRefused(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		g, err := b.Plan(t.Context(), b.fleet.Pool("local"), b.fleet.Cache("ci"), "s1", "d1", false)
+		b.must(err)
+		_, err = b.Claim(t.Context(), g, lease.Provisioning, "new", "", 8)
+		b.must(err)
+		if _, err := b.Claim(t.Context(), g, lease.Provisioning, "old", "", 7); !errors.Is(err, lease.ErrConflict) {
+			t.Errorf("want ErrConflict, got %v", err)
+		}
+	})
+}
+
+func TestAQuarantinedGuestIsNotTaintedByHand(t *testing.T) {
+	b := open(t, leasetest.Embedded(t), ci())
+	g := lease.Guest{Name: "local-1", Pool: "local", Cache: "ci", Slot: 1, Incarnation: 3, Shard: "s", Digest: "d"}
+	b.must(b.Found(t.Context(), g, lease.Machine{Host: "h", Port: 1}, time.Now().Add(time.Hour)))
+	if _, err := b.Taint(t.Context(), admin, g, lease.Taint{Reason: "manual"}); !errors.Is(err, lease.ErrConflict) {
+		t.Errorf("want ErrConflict, got %v", err)
+	}
+}
+
+func TestACacheThatIsNotInForceQueuesNobody(t *testing.T) {
+	b := open(t, leasetest.Embedded(t), ci())
+	b.must(b.rdb.Del(t.Context(), b.key("policy")).Err()) // as the store is while a fleet is being adopted, or was lost
+	if _, err := b.Acquire(t.Context(), alice, lease.Request{Cache: "ci", Wait: lease.Forever}); !errors.Is(err, lease.ErrUnavailable) {
+		t.Errorf("want ErrUnavailable, got %v", err)
+	}
+}
