@@ -480,6 +480,18 @@ func (h *house) in(name string, incarnation int, state lease.State) lease.Guest 
 	return g
 }
 
+// shelved waits until n guests are on the shelf of cache ci. What was done a moment ago the conditions do not show yet.
+func (h *house) shelved(n int) {
+	h.Helper()
+	h.until(fmt.Sprintf("%d guests are shelved", n), func() error {
+		c, err := h.api.Cache(h.Context(), "ci")
+		if err == nil && c.Guests[lease.Shelved] != n {
+			err = fmt.Errorf("the guests are %v", c.Guests)
+		}
+		return err
+	})
+}
+
 // acquire leases a guest of cache ci.
 func (h *house) acquire() client.Lease {
 	h.Helper()
