@@ -77,9 +77,11 @@ func (h *house) close() {
 	defer os.RemoveAll(h.dir)
 	defer h.api.Close()
 	defer h.clear()
-	if h.Failed() {
+	_, unused := os.Stat(h.path("state"))
+	switch {
+	case h.Failed():
 		h.tellLog()
-	} else {
+	case unused == nil:
 		h.retireAll()
 	}
 	if h.server != nil {
