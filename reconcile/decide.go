@@ -22,6 +22,7 @@ type Snapshot struct {
 	Paused  map[string]bool   // pools that are left alone
 	Backoff map[string]bool   // pools that make no guest just now; what exists may still be retired
 	Busy    map[string]bool   // shards that take no work just now: a run is under way, or the next try is not due
+	Stalled map[string]bool   // shards in which nothing happens until a human acts
 	Now     time.Time
 }
 
@@ -106,6 +107,7 @@ type cacheView struct {
 	shelf    []lease.Guest  // shelved and promised to nobody, the worthiest first
 	broken   []lease.Guest  // tainted or failed
 	retiring int
+	leaving  int // of them, those whose place is promised to no request
 	making   int // of the current digest, on their way or decided
 	added    int // decided, for the shelf
 	unmet    int // requests that nothing could be found for
@@ -130,13 +132,14 @@ type decision struct {
 	Snapshot
 	pools   map[string]*poolView
 	caches  map[string]*cacheView
-	order   []*cacheView   // by name
-	shards  map[string]int // guests on record or decided
+	order   []*cacheView      // by name
+	shards  map[string]int    // guests on record or decided
+	open    map[string]string // pool -> the shard that its next guest goes to
 	actions []Action
 }
 
 func newDecision(s Snapshot) *decision {
-	d := &decision{Snapshot: s, pools: map[string]*poolView{}, caches: map[string]*cacheView{}, shards: map[string]int{}}
+	d := &decision{Snapshot: s, pools: map[string]*poolView{}, caches: map[string]*cacheView{}, shards: map[string]int{}, open: map[string]string{}}
 	for _, p := range s.Fleet.Pools {
 		d.pool(p.Name)
 	}
@@ -178,16 +181,29 @@ func (d *decision) count(g lease.Guest) {
 	switch g.State {
 	case lease.Shelved:
 		c.shelf = append(c.shelf, g)
-	case lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Resetting, lease.Replacing:
-		c.coming[g.Pool]++
-		if d.stale(g) == "" {
-			c.making++
+	case lease.Planned, lease.Provisioning, lease.Replacing:
+		if d.Stalled[g.Shard] {
+			return // nobody knows when it will come
 		}
+		c.come(g, d.stale(g) == "")
+	case lease.Booting, lease.Preparing:
+		c.come(g, d.stale(g) == "")
+	case lease.Resetting: // it comes back, but it is not new
+		c.come(g, false)
 	case lease.Tainted, lease.Failed:
 		c.broken = append(c.broken, g)
 	case lease.Retiring:
 		p.retiring++
 		c.retiring++
+		c.leaving++
+	}
+}
+
+// come books a guest on its way to the shelf.
+func (c *cacheView) come(g lease.Guest, fresh bool) {
+	c.coming[g.Pool]++
+	if fresh {
+		c.making++
 	}
 }
 
@@ -282,8 +298,8 @@ func (d *decision) drawSpare(c *cacheView, pools []string, demand bool) bool {
 	}
 	for _, pool := range pools {
 		from := d.caches[pool]
-		if from == nil || d.Paused[pool] || len(from.shelf) == 0 || d.stale(from.shelf[0]) != "" {
-			continue
+		if from == nil || d.Paused[pool] || len(from.shelf) == 0 || d.stale(from.shelf[0]) != "" || d.Busy[from.shelf[0].Shard] {
+			continue // a run must not find a guest gone that it has just read
 		}
 		g := from.shelf[0]
 		from.shelf = from.shelf[1:]
@@ -319,6 +335,14 @@ func (d *decision) provision(c *cacheView, pools []string, demand bool) bool {
 // shardFor finds a shard of the pool's digest that has room and is not busy, the fullest first; else it opens a new one,
 // so that nobody waits for a run that is under way.
 func (d *decision) shardFor(p *specs.Pool) string {
+	if id := d.open[p.Name]; id != "" && d.shards[id] < p.ShardSize {
+		return id
+	}
+	d.open[p.Name] = d.openShard(p)
+	return d.open[p.Name]
+}
+
+func (d *decision) openShard(p *specs.Pool) string {
 	best, most, free := "", 0, ""
 	for n := 1; n <= p.Max+len(d.Busy)+1; n++ {
 		id := ShardID(p.Name, d.Digests[p.Name], n)
@@ -340,6 +364,7 @@ func ShardID(pool, digest string, n int) string { return fmt.Sprintf("%s-%.8s-%d
 // makeRoom retires an idle guest that another cache keeps beyond its warm, when a request waits for a pool at its max.
 func (d *decision) makeRoom(c *cacheView, pools []string) {
 	if c.room() <= 0 {
+		d.makePlace(c, pools)
 		return
 	}
 	for _, name := range pools {
@@ -362,6 +387,22 @@ func (d *decision) makeRoom(c *cacheView, pools []string) {
 	}
 }
 
+// makePlace retires an idle guest of the cache itself that cannot serve a request, when the cache is at its max.
+func (d *decision) makePlace(c *cacheView, pools []string) {
+	if c.taken > c.spec.Max || !slices.ContainsFunc(pools, d.makes) {
+		return
+	}
+	if c.leaving > 0 { // its place is this request's
+		c.leaving--
+		return
+	}
+	i := lastIndex(c.shelf, func(g lease.Guest) bool { return !slices.Contains(pools, g.Pool) && !d.Paused[g.Pool] })
+	if i >= 0 {
+		d.retire(c, i, "excess")
+		c.leaving--
+	}
+}
+
 func lastIndex(guests []lease.Guest, match func(lease.Guest) bool) int {
 	for i, guest := range slices.Backward(guests) {
 		if match(guest) {
@@ -376,6 +417,7 @@ func (d *decision) retire(c *cacheView, i int, reason string) {
 	g := c.shelf[i]
 	c.shelf = slices.Delete(slices.Clone(c.shelf), i, i+1)
 	c.retiring++
+	c.leaving++
 	d.pool(g.Pool).retiring++
 	d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: g, Reason: reason})
 }
@@ -400,7 +442,7 @@ func (d *decision) retireBroken(c *cacheView) {
 	for _, g := range c.broken {
 		stale := d.stale(g)
 		switch {
-		case d.Paused[g.Pool]:
+		case d.Paused[g.Pool], d.Stalled[g.Shard], !d.due(g):
 		case wanted > 0 && (stale == "" || stale == "age"):
 			wanted-- // it waits for its shard, its next try or its pool
 		default:

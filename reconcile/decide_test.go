@@ -222,7 +222,7 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Shelved)
 			g := w.put("a", "ci", lease.Failed)
 			g.Failures, g.Since, g.Reason = 3, w.Now, "run_failed"
-		}, map[string]int{"provision": 1, "retire run_failed": 1}},
+		}, map[string]int{"provision": 1}},
 		{"keeps a failed guest for its next try while the pool backs off", one(), func(w *world) {
 			w.Backoff = map[string]bool{"a": true}
 			w.put("a", "ci", lease.Shelved)
@@ -281,6 +281,24 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "web", lease.Shelved)
 		}, map[string]int{"retire excess": 1}},
+		{"makes place for who waits in a cache that is full of guests that cannot serve it",
+			fleetOf([]*specs.Pool{testPool("big", 4, 0), testPool("small", 4, 0)}, testCache("ci", 2, 2, 2, "small", "big")), func(w *world) {
+				w.put("small", "ci", lease.Shelved)
+				w.put("small", "ci", lease.Shelved)
+				w.Demand = append(w.Demand, Want{"ci", []string{"big"}})
+			}, map[string]int{"retire excess": 1}},
+		{"goes on with a rollout while guests of the new digest come and go", one(), func(w *world) {
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Shelved)
+			w.Digests["a"] = "digest-2"
+			w.put("a", "ci", lease.Resetting)
+		}, map[string]int{"provision": 1}},
+		{"leaves alone what is broken in a stalled shard, and counts it as nobody's", one(), func(w *world) {
+			w.put("a", "ci", lease.Tainted)
+			w.put("a", "ci", lease.Provisioning)
+			id := ShardID("a", "digest-1", 1)
+			w.Stalled, w.Busy = map[string]bool{id: true}, map[string]bool{id: true}
+		}, map[string]int{"provision": 2}},
 		{"warms nothing up in a disabled cache", one(), func(w *world) { w.Off = map[string]bool{"ci": true} }, map[string]int{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -222,6 +222,8 @@ func (l *Loop) fleetConditions(st Status) []Condition {
 		problem = verdict{"StoreUnavailable", "the store cannot be reached; leases are refused until it is back"}
 	case l.driverErr != nil:
 		problem = verdict{"TerraformMissing", l.driverErr.Error()}
+	case l.passErr != nil:
+		problem = verdict{"NothingDecided", l.passErr.Error()}
 	case l.specErr != nil && l.fleet.Revision == "":
 		problem = verdict{"SpecInvalid", "no good revision of the specs has been seen yet"}
 	case l.specErr != nil:

@@ -41,6 +41,7 @@ type Options struct {
 	Debounce   time.Duration // events within it make one tick; default 10ms
 	Every      time.Duration // between ticks without an event; default 10s
 	DriftEvery time.Duration // between looks for drift at one shard; default 15m
+	Runs       int           // most runs at once, no more than the driver allows; default 4
 	Registry   prometheus.Registerer
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -59,6 +60,7 @@ type Loop struct {
 	offered    *specs.Fleet // newer, not in force yet
 	specErr    error        // of the newest revision, when it is bad
 	specSince  time.Time
+	longest    time.Duration          // lease of any fleet that was offered
 	recipes    map[string]recipe      // pool -> what its guests are born of
 	faults     map[string]error       // pool -> why it has no recipe
 	pools      map[string]*poolState  // by name
@@ -66,6 +68,7 @@ type Loop struct {
 	breakers   map[string]*pause      // by module
 	conditions conditions             // of the fleet as a whole
 	storeErr   error
+	passErr    error // of the last pass, which changed nothing
 	driverErr  error
 	ready      bool // recovered and mended since the start
 }
@@ -80,6 +83,9 @@ func New(o Options) *Loop {
 	set(&o.Debounce, 10*time.Millisecond)
 	set(&o.Every, 10*time.Second)
 	set(&o.DriftEvery, 15*time.Minute)
+	if o.Runs == 0 {
+		o.Runs = 4
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -188,17 +194,17 @@ func (l *Loop) tick(ctx context.Context) error {
 	err := l.pass(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.storeErr
-	l.storeErr = nil
+	before := l.passErr
+	l.passErr, l.storeErr = err, nil
 	if errors.Is(err, lease.ErrUnavailable) {
-		l.storeErr = err
+		l.storeErr, l.ready = err, false // what was cut short is mended first
 	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && (before == nil || before.Error() != err.Error()):
 		l.o.Log.Error("this pass changed nothing", "err", err)
 	case err == nil && before != nil:
-		l.o.Log.Info("the store is back")
+		l.o.Log.Info("passes work again")
 	}
 	return err
 }
@@ -225,6 +231,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	if err := l.dropUnmade(ctx, snap.Guests); err != nil {
 		return err
 	}
+	l.removeEmpty(ctx, snap.Guests)
 	l.startRuns(ctx, snap.Guests)
 	l.judge(snap)
 	return nil
@@ -300,6 +307,9 @@ func (l *Loop) recover(ctx context.Context) error {
 		return fmt.Errorf("finding runs again: %w", err)
 	}
 	for _, o := range orphans {
+		if l.running(o.Shard) {
+			continue // followed already
+		}
 		l.o.Log.Warn("a run died without an outcome; its shard is planned again", "run", o.Run, "shard", o.Shard, "pool", o.Pool)
 		if err := l.terraform().Ack(o.Shard, o.Run); err != nil {
 			return fmt.Errorf("shard %s: %w", o.Shard, err)
@@ -326,21 +336,23 @@ func (l *Loop) carryOut(ctx context.Context, a Action) error {
 		digest := l.recipe(a.Pool).digest
 		a.Guest, err = l.o.Store.Plan(ctx, l.inForce().Pool(a.Pool), l.inForce().Cache(a.Cache), a.Shard, digest, a.Demand)
 	case Replace:
-		_, err = l.o.Store.Claim(ctx, a.Guest, lease.Replacing, "", a.Reason)
+		_, err = l.o.Store.Claim(ctx, a.Guest, lease.Replacing, "", a.Reason, 0)
 	case Retire:
-		_, err = l.o.Store.Claim(ctx, a.Guest, lease.Retiring, "", a.Reason)
+		_, err = l.o.Store.Claim(ctx, a.Guest, lease.Retiring, "", a.Reason, 0)
 	case Draw:
-		_, err = l.o.Store.Draw(ctx, a.Guest, l.inForce().Cache(a.Cache))
+		if _, err = l.o.Store.Draw(ctx, a.Guest, l.inForce().Cache(a.Cache)); err == nil {
+			err = l.noteCache(a.Shard, a.Guest.Name, a.Cache)
+		}
 	}
 	log := l.o.Log.With("pool", a.Pool, "cache", a.Cache, "guest", a.Guest.Name, "shard", a.Shard)
 	switch {
 	case err == nil:
 		log.Info("decided: "+string(a.Verb), "reason", a.Reason, "demand", a.Demand)
-	case errors.Is(err, lease.ErrUnavailable):
-		return err
-	default:
+	case errors.Is(err, lease.ErrLeased), errors.Is(err, lease.ErrConflict), errors.Is(err, lease.ErrFull), errors.Is(err, lease.ErrUnknownGuest):
 		log.Info("overtaken: "+string(a.Verb), "err", err)
 		l.nudge()
+	default:
+		return err
 	}
 	return nil
 }

@@ -332,16 +332,7 @@ func TestALostStoreIsRebuiltFromTheState(t *testing.T) {
 		return n == len(before)
 	})
 	h.shelvedBeside(2, lease.Quarantined)
-	for _, g := range h.guests(t.Context()) { // let time pass
-		if g.State == lease.Quarantined {
-			if err := h.rdb.ZAdd(t.Context(), "greenroom:{ci}:quarantine", redis.Z{Score: 1, Member: g.Name}).Err(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := h.store.Sweep(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	h.endQuarantine()
 	h.shelved(2)
 }
 

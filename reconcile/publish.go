@@ -50,7 +50,7 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 		err = l.o.Store.Remove(ctx, g, run, g.Reason)
 	case g.State == lease.Provisioning && !exists:
 		err = l.o.Store.Remove(ctx, g, run, "run_failed")
-	case g.State == lease.Provisioning || g.State == lease.Replacing && !whole:
+	case g.State == lease.Retiring || g.State == lease.Provisioning || g.State == lease.Replacing && !whole:
 		_, err = l.o.Store.Fail(ctx, g, run, why(g.Name, out))
 	case g.State == lease.Replacing: // nothing was done to it
 		_, err = l.o.Store.Unclaim(ctx, g, run, why(g.Name, out))
@@ -99,26 +99,5 @@ func (l *Loop) reportStrangers(ctx context.Context, r *terraform.Running, known 
 		return nil
 	}
 	l.o.Log.Warn("found guests that the inventory does not know", "shard", r.Shard, "guests", strings.Join(strange, " "))
-	return l.quarantine(ctx, r.Shard, l.metaOf(r.Shard), out.Guests, out.Incarnations, known)
-}
-
-// tidy removes a shard that has no guest any more.
-func (l *Loop) tidy(ctx context.Context, shard string) {
-	meta := l.metaOf(shard)
-	guests, err := l.o.Store.Guests(ctx, meta.Recipe.Pool)
-	if err != nil {
-		return
-	}
-	for _, g := range guests {
-		if g.Shard == shard {
-			return
-		}
-	}
-	switch err := l.terraform().Remove(ctx, shard); {
-	case err == nil:
-		l.forget(shard)
-		l.o.Log.Info("removed an empty shard", "shard", shard)
-	case !errors.Is(err, terraform.ErrNotEmpty) && !errors.Is(err, terraform.ErrNoShard):
-		l.o.Log.Warn("an empty shard could not be removed", "shard", shard, "err", err)
-	}
+	return l.quarantine(ctx, inventory{r.Shard, l.metaOf(r.Shard), out.Guests, out.Incarnations}, known)
 }

@@ -3,75 +3,98 @@ package reconcile
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"greenroom/lease"
 	"greenroom/reconcile/terraform"
+	"greenroom/specs"
 )
 
 // rebuild puts every guest that Terraform's state knows back on record when the store has been lost: quarantined, because
-// anybody may still hold it. It is all or nothing: what cannot be read whole stops the pass.
+// anybody may still hold it. It is all or nothing: nothing is written before every shard could be read whole, which a run
+// that is under way delays, and the store counts as empty until a fleet is in force again.
 func (l *Loop) rebuild(ctx context.Context, empty bool) error {
 	if !empty && l.ready {
 		return nil
 	}
-	shards, err := l.terraform().Shards()
-	if err != nil {
+	metas, err := l.readMetas()
+	if err != nil || !empty {
 		return err
 	}
-	for _, sh := range shards {
-		var meta shardMeta
-		if len(sh.JSON) > 0 {
-			if err := json.Unmarshal(sh.JSON, &meta); err != nil {
-				return fmt.Errorf("shard %s: its record cannot be read: %w", sh.Shard, err)
-			}
-			l.remember(sh.Shard, meta)
+	found := make([]inventory, 0, len(metas))
+	for shard, meta := range metas {
+		l.o.Log.Warn("the store was lost, or is new; reading a shard's guests from its state", "shard", shard)
+		inv := inventory{shard: shard, meta: meta}
+		if inv.outputs, inv.incarnations, err = l.terraform().Inventory(ctx, shard); err != nil {
+			return fmt.Errorf("the store was lost, and nothing is done before every guest is known again: %w", err)
 		}
-		if !empty || meta.Digest == "" {
-			continue
-		}
-		l.o.Log.Warn("the store was lost; reading a shard's guests from its state", "shard", sh.Shard)
-		if err := l.rebuildShard(ctx, sh.Shard, meta); err != nil {
+		found = append(found, inv)
+	}
+	for _, inv := range found {
+		if err := l.quarantine(ctx, inv, nil); err != nil {
 			return err
 		}
 	}
-	if empty { // bring the fleet into force again, with the guests it knows
-		l.mu.Lock()
-		if l.offered == nil && l.fleet.Revision != "" {
-			l.offered = l.fleet
-		}
-		l.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.offered == nil && l.fleet.Revision != "" {
+		l.offered = l.fleet
 	}
 	return nil
 }
 
-func (l *Loop) rebuildShard(ctx context.Context, shard string, meta shardMeta) error {
-	outputs, incarnations, err := l.terraform().Inventory(ctx, shard)
+// readMetas reads what is kept with each shard that ever had a guest.
+func (l *Loop) readMetas() (map[string]shardMeta, error) {
+	shards, err := l.terraform().Shards()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return l.quarantine(ctx, shard, meta, outputs, incarnations, nil)
+	metas := map[string]shardMeta{}
+	for _, sh := range shards {
+		var meta shardMeta
+		if len(sh.JSON) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(sh.JSON, &meta); err != nil {
+			return nil, fmt.Errorf("shard %s: its record cannot be read: %w", sh.Shard, err)
+		}
+		l.remember(sh.Shard, meta)
+		metas[sh.Shard] = meta
+	}
+	return metas, nil
+}
+
+// inventory is what exists of one shard.
+type inventory struct {
+	shard        string
+	meta         shardMeta
+	outputs      map[string]terraform.Output
+	incarnations map[string]int
 }
 
 // quarantine records guests that exist and are not known, until nobody can hold them any more.
-func (l *Loop) quarantine(ctx context.Context, shard string, meta shardMeta, outputs map[string]terraform.Output, incarnations map[string]int, known map[string]lease.Guest) error {
+func (l *Loop) quarantine(ctx context.Context, inv inventory, known map[string]lease.Guest) error {
 	until := l.o.Now().Add(l.longestLease())
-	for name, incarnation := range incarnations {
+	for name, incarnation := range inv.incarnations {
 		if _, ok := known[name]; ok {
 			continue
 		}
 		pool, slot, err := lease.ParseGuestName(name)
 		if err != nil {
-			return fmt.Errorf("shard %s: %w", shard, err)
+			return fmt.Errorf("shard %s: %w", inv.shard, err)
 		}
-		cache := meta.Caches[name]
+		cache := inv.meta.Caches[name]
 		if cache == "" {
 			cache = pool
 		}
-		g := lease.Guest{Name: name, Pool: pool, Cache: cache, Slot: slot, Incarnation: incarnation, Shard: shard, Digest: meta.Digest}
-		if err := l.o.Store.Found(ctx, g, machine(outputs[name]), until); err != nil {
-			return fmt.Errorf("guest %s: %w", name, err)
+		g := lease.Guest{Name: name, Pool: pool, Cache: cache, Slot: slot, Incarnation: incarnation, Shard: inv.shard, Digest: inv.meta.Digest}
+		switch err := l.o.Store.Found(ctx, g, machine(inv.outputs[name]), until); {
+		case errors.Is(err, lease.ErrConflict): // another machine of that name is on record: an admin must look at this one
+			l.o.Log.Error("a machine that the inventory does not know has the name of one that it knows", "guest", name, "shard", inv.shard, "err", err)
+		case err != nil:
+			return err
 		}
 	}
 	return nil
@@ -79,16 +102,7 @@ func (l *Loop) quarantine(ctx context.Context, shard string, meta shardMeta, out
 
 // longestLease is the longest time that anybody can hold a guest by the specs that are or were in force.
 func (l *Loop) longestLease() time.Duration {
-	longest := 4 * time.Hour
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range l.fleet.AllCaches() {
-		longest = max(longest, c.Lease.Max)
-	}
-	if l.offered != nil {
-		for _, c := range l.offered.AllCaches() {
-			longest = max(longest, c.Lease.Max)
-		}
-	}
-	return longest
+	return max(l.longest, specs.DefaultLeaseMax)
 }

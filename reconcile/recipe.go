@@ -91,6 +91,9 @@ func (l *Loop) Offer(fleet *specs.Fleet, err error) {
 	l.mu.Lock()
 	if l.specErr = err; err == nil {
 		l.offered = fleet
+		for _, c := range fleet.AllCaches() {
+			l.longest = max(l.longest, c.Lease.Max)
+		}
 	}
 	l.mu.Unlock()
 	if err != nil {
@@ -129,9 +132,7 @@ func (l *Loop) adopt(ctx context.Context) error {
 	if l.offered == fleet {
 		l.offered = nil
 	}
-	for _, p := range fleet.Pools {
-		l.forgive(p.Name)
-	}
+	l.forgiveAll()
 	return nil
 }
 
@@ -152,6 +153,9 @@ func (l *Loop) keep(fleet *specs.Fleet) error {
 
 // Restore offers the last good fleet of a former life, so that a start on bad specs goes on with it.
 func (l *Loop) Restore() error {
+	if l.o.FleetFile == "" {
+		return nil
+	}
 	body, err := os.ReadFile(filepath.Clean(l.o.FleetFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -29,7 +29,7 @@ func (l *Loop) startRuns(ctx context.Context, guests []lease.Guest) {
 			if due[g.Shard] == nil {
 				due[g.Shard] = &work{shard: g.Shard, pool: g.Pool}
 			}
-			due[g.Shard].demand = due[g.Shard].demand || g.Demand
+			due[g.Shard].demand = due[g.Shard].demand || g.Demand && g.State != lease.Retiring
 		}
 	}
 	list := make([]*work, 0, len(due))
@@ -61,7 +61,7 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	l.mu.Lock()
 	now := l.o.Now()
 	free := sh.run == "" && sh.stalled == nil && !sh.until.After(now) && l.pool(pool).paused == nil &&
-		!l.breaker(l.recipes[pool].module).until.After(now)
+		!l.breaker(l.recipes[pool].module).until.After(now) && l.underWay() < l.o.Runs
 	if free {
 		sh.run = run
 	}
@@ -74,11 +74,12 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 // run is one run of one shard, from its claims to its published outcome.
 func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
 	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
-	if _, err := l.o.Store.Lock(ctx, pool, shard, l.o.Writer, lockTTL); err != nil {
+	fence, err := l.o.Store.Lock(ctx, pool, shard, l.o.Writer, lockTTL)
+	if err != nil {
 		l.lost(shard, pool, run, fmt.Errorf("locking the shard: %w", err))
 		return
 	}
-	job, err := l.job(ctx, shard, pool, run, drift)
+	job, err := l.job(ctx, shard, pool, run, fence, drift)
 	if err != nil {
 		l.lost(shard, pool, run, err)
 		return
@@ -97,21 +98,15 @@ func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
 func (l *Loop) follow(ctx context.Context, r *terraform.Running) {
 	stop := l.renewLock(ctx, r)
 	defer stop()
-	out, err := r.Wait(ctx)
-	if ctx.Err() != nil {
+	var out terraform.Outcome
+	wait := func() (err error) { out, err = r.Wait(ctx); return err }
+	if !l.insist(ctx, r, "read", wait) {
 		return // the run goes on by itself; the next start finds it
 	}
-	l.book(r.Shard, r.Pool, r.Run, r.Job(), out, err)
-	for err == nil {
-		if err = l.takeIn(ctx, r, out); err == nil {
-			break
-		}
-		l.o.Log.Error("the outcome of a run could not be published; tried again", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
-		if err = sleep(ctx, time.Second); err != nil {
-			return // without Ack the outcome stays for the next start
-		}
+	l.book(r, out)
+	if !l.insist(ctx, r, "published", func() error { return l.takeIn(ctx, r, out) }) {
+		return // without Ack the outcome stays for the next start
 	}
-	l.tidy(ctx, r.Shard)
 	if err := l.o.Store.Unlock(ctx, r.Pool, r.Shard, l.o.Writer); err != nil {
 		l.o.Log.Warn("the shard could not be unlocked; that runs out by itself", "shard", r.Shard, "err", err)
 	}
@@ -125,14 +120,20 @@ func (l *Loop) takeIn(ctx context.Context, r *terraform.Running, out terraform.O
 	return l.terraform().Ack(r.Shard, r.Run)
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
+// insist does something until it succeeds; false: ctx has ended before.
+func (l *Loop) insist(ctx context.Context, r *terraform.Running, what string, do func() error) bool {
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil {
+			return err == nil
+		}
+		l.o.Log.Error("the outcome of a run could not be "+what+"; tried again", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
 	}
 }
 
@@ -156,7 +157,7 @@ func (l *Loop) renewLock(ctx context.Context, r *terraform.Running) (stop func()
 }
 
 // job claims the shard's guests for a run and says what it shall do.
-func (l *Loop) job(ctx context.Context, shard, pool, run string, drift bool) (terraform.Job, error) {
+func (l *Loop) job(ctx context.Context, shard, pool, run string, fence int64, drift bool) (terraform.Job, error) {
 	all, err := l.o.Store.Guests(ctx, pool)
 	if err != nil {
 		return terraform.Job{}, err
@@ -179,7 +180,7 @@ func (l *Loop) job(ctx context.Context, shard, pool, run string, drift bool) (te
 		}
 		meta.Caches[g.Name] = g.Cache
 		if !drift {
-			if g, err = l.claim(ctx, g, run); err != nil {
+			if g, err = l.claim(ctx, g, run, fence); err != nil {
 				return job, err
 			}
 		}
@@ -190,7 +191,7 @@ func (l *Loop) job(ctx context.Context, shard, pool, run string, drift bool) (te
 }
 
 // claim takes a guest for the run where it needs one. Failed guests go with it: what is left of them would be in the way.
-func (l *Loop) claim(ctx context.Context, g lease.Guest, run string) (lease.Guest, error) {
+func (l *Loop) claim(ctx context.Context, g lease.Guest, run string, fence int64) (lease.Guest, error) {
 	to, ok := map[lease.State]lease.State{
 		lease.Planned: lease.Provisioning, lease.Provisioning: lease.Provisioning, lease.Replacing: lease.Replacing,
 		lease.Retiring: lease.Retiring, lease.Failed: lease.Retiring,
@@ -198,7 +199,7 @@ func (l *Loop) claim(ctx context.Context, g lease.Guest, run string) (lease.Gues
 	if !ok {
 		return g, nil
 	}
-	return l.o.Store.Claim(ctx, g, to, run, g.Reason)
+	return l.o.Store.Claim(ctx, g, to, run, g.Reason, fence)
 }
 
 // add puts a guest into a job as the state it has been claimed in says.

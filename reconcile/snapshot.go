@@ -44,7 +44,7 @@ func (l *Loop) guests(ctx context.Context) ([]lease.Guest, error) {
 func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
 	s := Snapshot{
 		Fleet: l.inForce(), Digests: map[string]string{}, Off: map[string]bool{}, Paused: map[string]bool{},
-		Backoff: map[string]bool{}, Busy: map[string]bool{}, Now: l.o.Now(),
+		Backoff: map[string]bool{}, Busy: map[string]bool{}, Stalled: map[string]bool{}, Now: l.o.Now(),
 	}
 	var err error
 	if s.Guests, err = l.guests(ctx); err != nil {
@@ -69,6 +69,10 @@ func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
 	}
 	for id, sh := range l.shards {
 		s.Busy[id] = sh.run != "" || sh.stalled != nil || sh.until.After(s.Now)
+		s.Stalled[id] = sh.stalled != nil
+		if sh.stalled != nil && sh.digest == s.Digests[sh.pool] {
+			s.Backoff[sh.pool] = true // another shard of the same digest would stall as well
+		}
 	}
 	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -43,10 +44,12 @@ type poolState struct {
 type shardState struct {
 	pause
 	id, pool   string
+	digest     string
 	run        string
 	meta       shardMeta
 	last       *RunStatus
 	stalled    *terraform.Fault
+	kept       bool      // it has no guest on record, and could not be removed
 	looked     time.Time // for drift
 	conditions conditions
 }
@@ -87,6 +90,16 @@ func (l *Loop) forgive(pool string) {
 	}
 }
 
+// forgiveAll is for a new revision: it may have mended anything.
+func (l *Loop) forgiveAll() {
+	for name := range l.pools {
+		l.forgive(name)
+	}
+	for _, sh := range l.shards {
+		l.forgive(sh.pool)
+	}
+}
+
 // Those that follow take l.mu themselves.
 
 func (l *Loop) shard(id, pool string) *shardState {
@@ -116,15 +129,8 @@ func (l *Loop) poolOf(shard string) string {
 func (l *Loop) remember(shard string, meta shardMeta) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.shardLocked(shard, meta.Recipe.Pool).meta = meta
-}
-
-func (l *Loop) forget(shard string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if sh := l.shards[shard]; sh != nil {
-		sh.meta = shardMeta{}
-	}
+	sh := l.shardLocked(shard, meta.Recipe.Pool)
+	sh.meta, sh.digest, sh.kept = meta, meta.Digest, false
 }
 
 func (l *Loop) metaOf(shard string) shardMeta {
@@ -191,42 +197,44 @@ func (l *Loop) driftDue() []string {
 	return due
 }
 
-// lost books a run that could not even be started.
+// lost books a run that could not even be started: that is no fault of the pool or its module.
 func (l *Loop) lost(shard, pool, run string, err error) {
-	l.book(shard, pool, run, terraform.Job{}, terraform.Outcome{}, err)
+	l.o.Log.Error("a run could not be started", "pool", pool, "shard", shard, "run", run, "err", err)
+	l.mu.Lock()
+	l.shardLocked(shard, pool).fail(l.o.Now(), err.Error())
+	l.mu.Unlock()
 	l.free(shard)
 }
 
 // free lets a shard take work again.
 func (l *Loop) free(shard string) {
 	l.mu.Lock()
-	l.shards[shard].run = ""
+	if sh := l.shards[shard]; sh != nil {
+		sh.run = ""
+	}
 	l.mu.Unlock()
 	l.nudge()
 }
 
 // book keeps how a run went: that decides when the shard, its pool and its module are tried again.
-func (l *Loop) book(shard, pool, run string, job terraform.Job, out terraform.Outcome, err error) {
-	fault := out.Err
-	if fault != nil && fault.Kind == terraform.FaultDrift {
-		fault = nil // the watchdog is told; nothing has failed
-	}
-	message := failure(fault, out, err)
-	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
+func (l *Loop) book(r *terraform.Running, out terraform.Outcome) {
+	message := failure(out)
+	log := l.o.Log.With("pool", r.Pool, "shard", r.Shard, "run", r.Run)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	sh, p := l.shardLocked(shard, pool), l.pool(pool)
+	sh, p := l.shardLocked(r.Shard, r.Pool), l.pool(r.Pool)
 	b := l.breaker(sh.meta.Recipe.Source)
-	sh.looked = l.o.Now()
-	if err == nil {
-		sh.last = runStatus(job, out)
-	}
-	if message == "" {
+	sh.looked, sh.last = l.o.Now(), runStatus(r.Job(), out)
+	switch {
+	case message == "":
 		sh.pause, p.pause, *b = pause{}, pause{}, pause{}
 		log.Info("run ended", "changed", out.Changed, "seconds", out.Ended.Sub(out.Started).Seconds())
 		return
+	case out.Err != nil && out.Err.Kind == terraform.FaultDrift:
+		sh.fail(l.o.Now(), message) // the watchdog is told; until it has acted, nothing can be done here
+	default:
+		l.punish(sh, p, b, out.Err, message, len(out.Guests) > 0 && out.Err != nil && out.Err.Kind == terraform.FaultApply)
 	}
-	l.punish(sh, p, b, fault, message, len(out.Guests) > 0 && fault != nil && fault.Kind == terraform.FaultApply)
 	log.Error("run failed", "err", message, "next", sh.until)
 }
 
@@ -250,12 +258,11 @@ func (l *Loop) punish(sh *shardState, p *poolState, b *pause, fault *terraform.F
 	}
 }
 
-func failure(fault *terraform.Fault, out terraform.Outcome, err error) string {
+// failure says what went wrong with a run; empty: nothing.
+func failure(out terraform.Outcome) string {
 	switch {
-	case err != nil:
-		return err.Error()
-	case fault != nil:
-		return fault.Error()
+	case out.Err != nil:
+		return out.Err.Error()
 	case len(out.Failed) > 0:
 		return fmt.Sprintf("%d guests failed: %s", len(out.Failed), strings.Join(slices.Sorted(maps.Keys(out.Failed)), ", "))
 	}
@@ -288,12 +295,75 @@ func runStatus(job terraform.Job, out terraform.Outcome) *RunStatus {
 func (l *Loop) dropUnmade(ctx context.Context, guests []lease.Guest) error {
 	for _, g := range guests {
 		meta := l.metaOf(g.Shard)
-		if g.State != lease.Planned || meta.Ran || meta.Digest == cmp.Or(l.recipe(g.Pool).digest, "none") {
+		if g.State != lease.Planned || meta.Ran || l.running(g.Shard) || meta.Digest == cmp.Or(l.recipe(g.Pool).digest, "none") {
 			continue
 		}
-		if err := l.o.Store.Remove(ctx, g, "", "outdated"); err != nil {
+		if err := l.o.Store.Remove(ctx, g, "", "outdated"); err != nil && !errors.Is(err, lease.ErrConflict) {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeEmpty forgets the shards that have no guest and no work, those included that never came to a run.
+func (l *Loop) removeEmpty(ctx context.Context, guests []lease.Guest) {
+	used := map[string]bool{}
+	for _, g := range guests {
+		used[g.Shard] = true
+	}
+	var empty []string
+	l.mu.Lock()
+	now := l.o.Now()
+	for id, sh := range l.shards {
+		if !used[id] && sh.run == "" && sh.stalled == nil && !sh.until.After(now) && !sh.kept {
+			empty = append(empty, id)
+		}
+	}
+	l.mu.Unlock()
+	for _, id := range empty {
+		l.remove(ctx, id)
+	}
+}
+
+// remove removes a shard's directory when nothing is left in its state, and forgets the shard then.
+func (l *Loop) remove(ctx context.Context, shard string) {
+	err := l.terraform().Remove(ctx, shard)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil || errors.Is(err, terraform.ErrNoShard):
+		delete(l.shards, shard)
+		l.o.Log.Info("removed an empty shard", "shard", shard)
+	default:
+		l.shards[shard].kept = true
+		l.o.Log.Warn("a shard without guests could not be removed", "shard", shard, "err", err)
+	}
+}
+
+// underWay counts the runs. It needs l.mu.
+func (l *Loop) underWay() (n int) {
+	for _, sh := range l.shards {
+		if sh.run != "" {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *Loop) running(shard string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sh := l.shards[shard]
+	return sh != nil && sh.run != ""
+}
+
+// noteCache keeps with a shard which cache a guest of it is in, for the day that the store is lost.
+func (l *Loop) noteCache(shard, guest, cache string) error {
+	meta := l.metaOf(shard)
+	meta.Caches = maps.Clone(meta.Caches)
+	if meta.Caches == nil {
+		meta.Caches = map[string]string{}
+	}
+	meta.Caches[guest] = cache
+	return l.setMeta(shard, meta)
 }

@@ -148,16 +148,12 @@ func perform(ctx context.Context, dir shardDir, in intent, log *slog.Logger) Out
 
 // steps is the whole run, in order.
 func (r *run) steps(ctx context.Context) error {
-	if err := r.prepare(ctx); err != nil {
-		return err
+	err := r.prepare(ctx)
+	for _, step := range []func(context.Context) error{r.init, r.pushErrored, r.reconcile} {
+		if err == nil {
+			err = step(ctx)
+		}
 	}
-	if err := r.init(ctx); err != nil {
-		return err
-	}
-	if err := r.pushErrored(ctx); err != nil {
-		return err
-	}
-	err := r.reconcile(ctx)
 	// What exists is told whatever happened: with a context of its own, for the run's may be over.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()

@@ -1,0 +1,208 @@
+package reconcile_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"greenroom/lease"
+	"greenroom/reconcile"
+	"greenroom/specs"
+)
+
+const inputs = `
+variable "guests" {
+  type = map(object({ incarnation = number, user_data = string }))
+}
+variable "pool" { type = string }
+variable "ssh_authorized_keys" { type = list(string) }
+`
+
+const outputs = `
+output "guests" {
+  value = {
+    for name, guest in terraform_data.guest : name => {
+      id = guest.id, host = "127.0.0.1", port = 1, user = "u", host_key = "", attributes = {}
+    }
+  }
+}
+`
+
+// machines is a module whose guests do nothing; they are made and destroyed by shell commands.
+func machines(create, destroy string) string {
+	return inputs + fmt.Sprintf(`
+resource "terraform_data" "guest" {
+  for_each         = var.guests
+  triggers_replace = each.value.incarnation
+  provisioner "local-exec" {
+    command = %q
+  }
+  provisioner "local-exec" {
+    when    = destroy
+    command = %q
+  }
+}
+`, create, destroy) + outputs
+}
+
+// module writes a module's text into a directory and returns an edit that makes the first pool use it.
+func module(t *testing.T, dir, text string) func(*specs.Fleet) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "main.tf"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return func(f *specs.Fleet) {
+		f.Pools[0].Module, f.Pools[0].ModuleDir, f.Pools[0].Variables = dir, dir, []byte("{}")
+	}
+}
+
+func TestAModuleThatIsMendedServes(t *testing.T) {
+	for name, bad := range map[string]string{
+		"after a syntax error":        "resource {",
+		"after a missing output":      inputs,
+		"after a provider not to get": inputs + `resource "nosuchprovider_thing" "x" {}` + outputs,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, dir := openHouse(t), t.TempDir()
+			h.loop.Offer(fleet("r1", 2, module(t, dir, bad)), nil)
+			h.until("the pool says what is wrong", func() bool {
+				return h.condition(reconcile.Stalled).Status || h.condition(reconcile.Waiting).Status
+			})
+			h.loop.Offer(fleet("r2", 2, module(t, dir, machines("true", "true"))), nil)
+			h.shelved(2)
+		})
+	}
+}
+
+func TestAGuestThatCannotBeDestroyedIsTriedWithPauses(t *testing.T) {
+	h, dir := openHouse(t), t.TempDir()
+	may := filepath.Join(dir, "may-go")
+	use := module(t, t.TempDir(), machines("true", "test -e "+may))
+	h.loop.Offer(fleet("r1", 3, use), nil)
+	h.shelved(3)
+	before := h.driver.Started()
+	h.loop.Offer(fleet("r2", 2, use, func(f *specs.Fleet) { f.Caches[0].Size = 2 }), nil)
+	h.until("it has failed twice", func() bool {
+		return slices.ContainsFunc(h.guests(t.Context()), func(g lease.Guest) bool { return g.Failures >= 2 })
+	})
+	if n := h.driver.Started() - before; n > 25 {
+		t.Errorf("%d Terraform processes for two tries", n)
+	}
+	if err := os.WriteFile(may, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.loop.Wake("local")
+	h.shelved(2)
+}
+
+func TestAModuleThatBreaksTheContractStallsAndMakesNoMore(t *testing.T) {
+	h, dir := openHouse(t), t.TempDir()
+	broken := strings.Replace(machines("true", "true"), "port = 1,", `port = "x",`, 1)
+	h.loop.Offer(fleet("r1", 2, module(t, dir, broken)), nil)
+	h.until("the pool is stalled, and says why", func() bool {
+		c := h.condition(reconcile.Stalled)
+		return c.Status && c.Reason == "FaultContract" && strings.Contains(c.Message, "port")
+	})
+	for range 3 {
+		h.loop.Notify(lease.Change{Kind: lease.Missed})
+		h.until("another pass", func() bool { return h.condition(reconcile.Stalled).Status })
+	}
+	shards := map[string]bool{}
+	for _, g := range h.guests(t.Context()) {
+		shards[g.Shard] = true
+	}
+	if len(shards) > 1 {
+		t.Errorf("machines that nobody can use, in %d shards", len(shards))
+	}
+	h.loop.Offer(fleet("r2", 1, func(f *specs.Fleet) {
+		f.Pools[0].Name = "other"
+		f.Caches[0].Pools = []string{"other"}
+	}), nil)
+	h.until("the removed pool leaves nothing behind", func() bool {
+		all := h.guests(t.Context())
+		return len(all) == 1 && all[0].Pool == "other" && all[0].State == lease.Shelved
+	})
+}
+
+func TestAStoreThatIsLostDuringARunIsRebuiltWhole(t *testing.T) {
+	h, dir := openHouse(t), t.TempDir()
+	gate := filepath.Join(dir, "gate")
+	text := machines("if [ -e "+gate+" ]; then while [ -e "+gate+" ]; do sleep 0.05; done; fi", "true")
+	use := module(t, t.TempDir(), text)
+	one := func(f *specs.Fleet) { f.Pools[0].ShardSize = 1 }
+	h.loop.Offer(fleet("r1", 2, use, one), nil)
+	h.shelved(2)
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.loop.Offer(fleet("r2", 3, use, one), nil)
+	h.until("a run is applying", func() bool {
+		locks, _ := filepath.Glob(filepath.Join(h.dir, "terraform/shards/*/work/.terraform.tfstate.lock.info"))
+		return len(locks) > 0
+	})
+	if err := h.rdb.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	h.loop.Wake()
+	h.until("the loop says that the store was lost", func() bool {
+		st, _ := h.loop.Status(t.Context())
+		return len(st.Conditions) > 0 && !st.Conditions[0].Status
+	})
+	if err := os.Remove(gate); err != nil {
+		t.Fatal(err)
+	}
+	h.until("all three are quarantined", func() bool {
+		n := 0
+		for _, g := range h.guests(t.Context()) {
+			if g.State == lease.Quarantined && g.Cache == "ci" {
+				n++
+			}
+		}
+		return n == 3
+	})
+	h.endQuarantine()
+	h.shelved(3)
+}
+
+// endQuarantine lets time pass.
+func (h *house) endQuarantine() {
+	h.t.Helper()
+	for _, g := range h.guests(h.t.Context()) {
+		if g.State == lease.Quarantined {
+			if err := h.rdb.ZAdd(h.t.Context(), "greenroom:{"+g.Cache+"}:quarantine", redis.Z{Score: 1, Member: g.Name}).Err(); err != nil {
+				h.t.Fatal(err)
+			}
+		}
+	}
+	if err := h.store.Sweep(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
+	h := openHouse(t)
+	small := func(f *specs.Fleet) {
+		f.Pools[0].Spare, f.Pools[0].Max, f.Caches[0].Max, f.Caches[0].Size = 1, 1, 1, 1
+	}
+	h.loop.Offer(fleet("r1", 0, small), nil)
+	h.shelved(1)
+	l := h.acquire()
+	signer := lease.Signer{Key: make([]byte, 32)}
+	token := signer.Sign(l)
+	if err := h.rdb.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	h.loop.Wake()
+	h.until("the holder has it back", func() bool {
+		back, err := h.store.Restore(t.Context(), alice, signer, l.ID, token)
+		return err == nil && back.Guest == l.Guest
+	})
+	if g, err := h.store.Guest(t.Context(), l.Guest); err != nil || g.State != lease.Leased || g.Lease != l.ID {
+		t.Errorf("got %+v, %v", g, err)
+	}
+}
