@@ -3,7 +3,9 @@ package reconcile_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -204,5 +206,46 @@ func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
 	})
 	if g, err := h.store.Guest(t.Context(), l.Guest); err != nil || g.State != lease.Leased || g.Lease != l.ID {
 		t.Errorf("got %+v, %v", g, err)
+	}
+}
+
+func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
+	mirror, machines := t.TempDir(), t.TempDir()
+	to := filepath.Join(mirror, "registry.terraform.io/greenroom/room/1.0.0", runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-room_v1.0.0")
+	build := exec.Command("go", "build", "-o", to, ".")
+	build.Dir = filepath.Join("..", "integration", "providers")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the provider: %v\n%s", err, out)
+	}
+	h := openHouseWith(t, mirror)
+	source, err := filepath.Abs("terraform/testdata/machines")
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := func(f *specs.Fleet) {
+		f.Pools[0].Module, f.Pools[0].ModuleDir = source, source
+		f.Pools[0].Variables = fmt.Appendf(nil, `{"dir":%q}`, machines)
+	}
+	h.loop.Offer(fleet("r1", 2, use), nil)
+	h.shelved(2)
+	l := h.acquire()
+	dead := h.shelved(2)[0]
+	if err := os.Remove(filepath.Join(machines, l.Guest)); err != nil {
+		t.Fatal(err)
+	}
+	before := h.driver.Started()
+	if _, err := h.store.Taint(t.Context(), alice, dead, lease.Taint{Reason: "dead"}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("the watchdog was told", func() bool { return slices.Contains(h.gone(), l.Guest) })
+	h.shelvedBeside(2, lease.Leased)
+	if n := h.driver.Started() - before; n > 25 {
+		t.Errorf("%d Terraform processes", n)
+	}
+	if g, err := h.store.Guest(t.Context(), l.Guest); err != nil || g.State != lease.Leased {
+		t.Errorf("the leased guest: %+v, %v", g, err)
+	}
+	if _, err := h.store.Release(t.Context(), alice, l.ID, lease.Release{Discard: true}); err != nil {
+		t.Fatal(err)
 	}
 }

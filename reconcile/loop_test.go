@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,17 +49,31 @@ func TestMain(m *testing.M) {
 type house struct {
 	t      *testing.T
 	dir    string
+	mirror string
 	rdb    redis.UniversalClient
 	store  *lease.Store
 	loop   *reconcile.Loop
 	driver *terraform.Driver
 	stop   func()
+
+	mu       sync.Mutex
+	vanished []string
+}
+
+// gone lists the guests of which the loop has said that they vanished.
+func (h *house) gone() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.vanished)
 }
 
 var alice = lease.Caller{Name: "alice", Role: lease.Admin}
 
-func openHouse(t *testing.T) *house {
-	h := &house{t: t, dir: t.TempDir(), rdb: leasetest.Embedded(t)}
+func openHouse(t *testing.T) *house { return openHouseWith(t, "") }
+
+// openHouseWith takes Terraform's providers from a mirror.
+func openHouseWith(t *testing.T, mirror string) *house {
+	h := &house{t: t, dir: t.TempDir(), mirror: mirror, rdb: leasetest.Embedded(t)}
 	h.start()
 	t.Cleanup(h.leave)
 	return h
@@ -81,8 +96,15 @@ func (h *house) start() {
 	}})
 	h.loop = reconcile.New(reconcile.Options{
 		Store: h.store, Writer: "test", Log: log, FleetFile: filepath.Join(h.dir, "fleet"),
+		Vanished: func(_ context.Context, guests []lease.Guest, _ string) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			for _, g := range guests {
+				h.vanished = append(h.vanished, g.Name)
+			}
+		},
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
-			d, err := terraform.New(ctx, terraform.Options{StateDir: filepath.Join(h.dir, "terraform"), Self: binary})
+			d, err := terraform.New(ctx, terraform.Options{StateDir: filepath.Join(h.dir, "terraform"), Self: binary, Mirror: h.mirror})
 			h.driver = d
 			return d, err
 		},

@@ -81,7 +81,7 @@ func (h *house) shelve() {
 	ctx, fleet := h.t.Context(), h.store.Fleet()
 	g, err := h.store.Plan(ctx, fleet.Pools[0], fleet.Caches[0], "local-a", "digest", false)
 	h.must(err)
-	g, err = h.store.Claim(ctx, g, lease.Provisioning, "run", "")
+	g, err = h.store.Claim(ctx, g, lease.Provisioning, "run", "", 0)
 	h.must(err)
 	g, err = h.store.Publish(ctx, g, "run", 1, lease.Machine{ID: "1", Host: "127.0.0.1", Port: 22, User: "root", HostKey: "k"})
 	h.must(err)
