@@ -281,12 +281,15 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "web", lease.Shelved)
 		}, map[string]int{"retire excess": 1}},
-		{"makes place for who waits in a cache that is full of guests that cannot serve it",
+		{
+			"makes place for who waits in a cache that is full of guests that cannot serve it",
 			fleetOf([]*specs.Pool{testPool("big", 4, 0), testPool("small", 4, 0)}, testCache("ci", 2, 2, 2, "small", "big")), func(w *world) {
 				w.put("small", "ci", lease.Shelved)
 				w.put("small", "ci", lease.Shelved)
 				w.Demand = append(w.Demand, Want{"ci", []string{"big"}})
-			}, map[string]int{"retire excess": 1}},
+			},
+			map[string]int{"retire excess": 1},
+		},
 		{"goes on with a rollout while guests of the new digest come and go", one(), func(w *world) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "ci", lease.Shelved)
