@@ -42,16 +42,17 @@ func TestMain(m *testing.M) {
 		log.Fatal(err)
 	}
 	plain, raced = filepath.Join(dir, "greenroom"), filepath.Join(dir, "greenroom-race")
-	build(plain)
-	build(raced, "-race")
+	build(plain, "CGO_ENABLED=0", "-trimpath") // as the Makefile does, so that both share what is compiled
+	build(raced, "CGO_ENABLED=1", "-race")
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
 		os.Exit(code)
 	}))
 }
 
-func build(path string, flags ...string) {
-	cmd := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), "greenroom/cmd/greenroom")...)
+func build(path, env, flag string) {
+	cmd := exec.Command("go", "build", flag, "-o", path, "greenroom/cmd/greenroom")
+	cmd.Env = append(os.Environ(), env)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		log.Fatalf("%v: %v\n%s", cmd.Args, err, out)
 	}

@@ -30,7 +30,9 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		binary = filepath.Join(dir, "greenroom")
 		var out []byte
-		if out, err = exec.Command("go", "build", "-o", binary, "greenroom/cmd/greenroom").CombinedOutput(); err != nil {
+		build := exec.Command("go", "build", "-trimpath", "-o", binary, "greenroom/cmd/greenroom")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the Makefile does, so that both share what is compiled
+		if out, err = build.CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w\n%s", err, out)
 		}
 	}
