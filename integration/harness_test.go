@@ -26,7 +26,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/gitops"
 )
 
@@ -431,7 +431,7 @@ func (h *house) settled(st client.Status) error {
 		return fmt.Errorf("revision %q is in force, want %q; %+v", st.Revision, h.revision, st.Conditions)
 	}
 	for _, p := range st.Pools {
-		if c := condition(p.Conditions, reconcile.Ready); !c.Status || c.Revision != h.revision {
+		if c := condition.Of(p.Conditions, condition.Ready); !c.Status || c.Revision != h.revision {
 			return fmt.Errorf("pool %s: %+v, guests %v", p.Pool, p.Conditions, p.Guests)
 		}
 		for state, n := range p.Guests { // newer than the conditions, which the last pass has left
@@ -446,15 +446,6 @@ func (h *house) settled(st client.Status) error {
 		}
 	}
 	return nil
-}
-
-func condition(list []reconcile.Condition, t reconcile.ConditionType) reconcile.Condition {
-	for _, c := range list {
-		if c.Type == t {
-			return c
-		}
-	}
-	return reconcile.Condition{}
 }
 
 // guests are those on record, by name.

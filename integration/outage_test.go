@@ -15,7 +15,7 @@ import (
 	"greenroom/lease"
 	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 func TestARedisThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
@@ -172,7 +172,7 @@ func TestWithoutTerraformLeasesAreServedAndNothingElse(t *testing.T) {
 	h.start()
 	h.until("the status names the missing binary", func() error {
 		st, err := h.api.Status(t.Context())
-		c := condition(st.Conditions, reconcile.Waiting)
+		c := condition.Of(st.Conditions, condition.Waiting)
 		if err == nil && (c.Reason != "TerraformMissing" || !strings.Contains(c.Message, "/nonexistent/terraform")) {
 			err = fmt.Errorf("the conditions are %+v", st.Conditions)
 		}
@@ -209,7 +209,7 @@ pool "local" {
 	h.start()
 	h.until("the pool is stalled and says why", func() error {
 		p, err := h.api.Pool(t.Context(), "odd")
-		c := condition(p.Conditions, reconcile.Stalled)
+		c := condition.Of(p.Conditions, condition.Stalled)
 		if err == nil && (!c.Status || c.Reason != "FaultContract" || !strings.Contains(c.Message, "host")) {
 			err = fmt.Errorf("the conditions are %+v", p.Conditions)
 		}
@@ -217,7 +217,7 @@ pool "local" {
 	})
 	h.until("the other pool is ready all the same", func() error {
 		p, err := h.api.Pool(t.Context(), "local")
-		if c := condition(p.Conditions, reconcile.Ready); err == nil && !c.Status {
+		if c := condition.Of(p.Conditions, condition.Ready); err == nil && !c.Status {
 			err = errors.New(c.Message)
 		}
 		return err

@@ -11,7 +11,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 // watched is a fleet of 20 guests whose watchdog finds the dead soon.
@@ -137,7 +137,7 @@ func manyDie(t *testing.T, h *house) {
 	h.killAll(doomed(12))
 	h.until("the brake is on", func() error {
 		p, err := h.api.Pool(t.Context(), "local")
-		if c := condition(p.Conditions, reconcile.Waiting); err == nil && (!c.Status || c.Reason != "WatchdogBrake") {
+		if c := condition.Of(p.Conditions, condition.Waiting); err == nil && (!c.Status || c.Reason != "WatchdogBrake") {
 			err = fmt.Errorf("the conditions are %+v", p.Conditions)
 		}
 		return err

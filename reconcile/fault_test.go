@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"greenroom/lease"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/specs"
 )
 
@@ -73,7 +73,7 @@ func TestAModuleThatIsMendedServes(t *testing.T) {
 			h, dir := openHouse(t), t.TempDir()
 			h.loop.Offer(fleet("r1", 2, module(t, dir, bad)), nil)
 			h.until("the pool says what is wrong", func() bool {
-				return h.condition(reconcile.Stalled).Status || h.condition(reconcile.Waiting).Status
+				return h.condition(condition.Stalled).Status || h.condition(condition.Waiting).Status
 			})
 			h.loop.Offer(fleet("r2", 2, module(t, dir, machines("true", "true"))), nil)
 			h.shelved(2)
@@ -107,12 +107,12 @@ func TestAModuleThatBreaksTheContractStallsAndMakesNoMore(t *testing.T) {
 	broken := strings.Replace(machines("true", "true"), "port = 1,", `port = "x",`, 1)
 	h.loop.Offer(fleet("r1", 2, module(t, dir, broken)), nil)
 	h.until("the pool is stalled, and says why", func() bool {
-		c := h.condition(reconcile.Stalled)
+		c := h.condition(condition.Stalled)
 		return c.Status && c.Reason == "FaultContract" && strings.Contains(c.Message, "port")
 	})
 	for range 3 {
 		h.loop.Notify(lease.Change{Kind: lease.Missed})
-		h.until("another pass", func() bool { return h.condition(reconcile.Stalled).Status })
+		h.until("another pass", func() bool { return h.condition(condition.Stalled).Status })
 	}
 	shards := map[string]bool{}
 	for _, g := range h.guests(t.Context()) {

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"greenroom/lease"
+	"greenroom/reconcile/condition"
 )
 
 // conditions is the set of one pool or shard, by type.
-type conditions map[ConditionType]Condition
+type conditions map[condition.Type]condition.Condition
 
 // set changes a condition; its Since moves only when status or reason change.
-func (c *conditions) set(now time.Time, revision string, t ConditionType, status bool, reason, message string) {
+func (c *conditions) set(now time.Time, revision string, t condition.Type, status bool, reason, message string) {
 	if *c == nil {
 		*c = conditions{}
 	}
@@ -23,12 +24,12 @@ func (c *conditions) set(now time.Time, revision string, t ConditionType, status
 	if old, ok := (*c)[t]; ok && old.Status == status && old.Reason == reason {
 		since = old.Since
 	}
-	(*c)[t] = Condition{Type: t, Status: status, Reason: reason, Message: message, Since: since, Revision: revision}
+	(*c)[t] = condition.Condition{Type: t, Status: status, Reason: reason, Message: message, Since: since, Revision: revision}
 }
 
-func (c conditions) list() []Condition {
-	out := make([]Condition, 0, len(c))
-	for _, t := range []ConditionType{Ready, Reconciling, Stalled, Waiting} {
+func (c conditions) list() []condition.Condition {
+	out := make([]condition.Condition, 0, len(c))
+	for _, t := range []condition.Type{condition.Ready, condition.Reconciling, condition.Stalled, condition.Waiting} {
 		if cond, ok := c[t]; ok {
 			out = append(out, cond)
 		}
@@ -88,24 +89,24 @@ func (l *Loop) judgePool(name string, guests []lease.Guest, s Snapshot, brake st
 }
 
 func (l *Loop) write(c *conditions, s Snapshot, stalled, waiting, busy verdict) {
-	set := func(t ConditionType, v verdict, otherwise string) {
+	set := func(t condition.Type, v verdict, otherwise string) {
 		if v.reason == "" {
 			c.set(s.Now, s.Fleet.Revision, t, false, otherwise, "")
 			return
 		}
 		c.set(s.Now, s.Fleet.Revision, t, true, v.reason, v.message)
 	}
-	set(Stalled, stalled, "NotStalled")
-	set(Waiting, waiting, "NotWaiting")
-	set(Reconciling, busy, "Idle")
+	set(condition.Stalled, stalled, "NotStalled")
+	set(condition.Waiting, waiting, "NotWaiting")
+	set(condition.Reconciling, busy, "Idle")
 	ready := verdict{"Converged", "everything that the spec wants is there"}
 	for _, v := range []verdict{stalled, waiting, busy} {
 		if v.reason != "" {
-			c.set(s.Now, s.Fleet.Revision, Ready, false, v.reason, v.message)
+			c.set(s.Now, s.Fleet.Revision, condition.Ready, false, v.reason, v.message)
 			return
 		}
 	}
-	set(Ready, ready, "")
+	set(condition.Ready, ready, "")
 }
 
 func (l *Loop) stalledPool(name string) verdict {
@@ -159,12 +160,12 @@ func (l *Loop) busyPool(name string, guests []lease.Guest, s Snapshot) verdict {
 func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // Status tells how everything stands. It answers also while the store is away, from what was known last.
-func (l *Loop) Status(ctx context.Context) (Status, error) {
+func (l *Loop) Status(ctx context.Context) (condition.Status, error) {
 	guests, err := l.guests(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st := Status{
-		Revision: l.fleet.Revision, Source: l.o.Source, SpecValid: l.specErr == nil, SpecSince: l.specSince, Pools: []PoolStatus{},
+	st := condition.Status{
+		Revision: l.fleet.Revision, Source: l.o.Source, SpecValid: l.specErr == nil, SpecSince: l.specSince, Pools: []condition.PoolStatus{},
 	}
 	if l.specErr != nil {
 		st.SpecError = l.specErr.Error()
@@ -179,14 +180,14 @@ func (l *Loop) Status(ctx context.Context) (Status, error) {
 	for name := range l.pools {
 		st.Pools = append(st.Pools, l.poolStatus(name, guests))
 	}
-	slices.SortFunc(st.Pools, func(a, b PoolStatus) int { return strings.Compare(a.Pool, b.Pool) })
+	slices.SortFunc(st.Pools, func(a, b condition.PoolStatus) int { return strings.Compare(a.Pool, b.Pool) })
 	st.Conditions = l.fleetConditions(st)
 	return st, nil
 }
 
-func (l *Loop) poolStatus(name string, guests []lease.Guest) PoolStatus {
+func (l *Loop) poolStatus(name string, guests []lease.Guest) condition.PoolStatus {
 	p := l.pool(name)
-	st := PoolStatus{Pool: name, Guests: map[lease.State]int{}, Conditions: p.conditions.list(), Pause: p.paused, Shards: []ShardStatus{}}
+	st := condition.PoolStatus{Pool: name, Guests: map[lease.State]int{}, Conditions: p.conditions.list(), Pause: p.paused, Shards: []condition.ShardStatus{}}
 	if spec := l.fleet.Pool(name); spec != nil {
 		st.Module, st.Max, st.Spare, st.Digest = spec.Module, spec.Max, spec.Spare, l.recipes[name].digest
 	}
@@ -205,7 +206,7 @@ func (l *Loop) poolStatus(name string, guests []lease.Guest) PoolStatus {
 		if sh.pool != name || inShard[id] == 0 && sh.run == "" && sh.stalled == nil && sh.meta.Digest == "" {
 			continue
 		}
-		st.Shards = append(st.Shards, ShardStatus{
+		st.Shards = append(st.Shards, condition.ShardStatus{
 			Shard: id, Pool: name, Digest: sh.meta.Digest, Outdated: sh.meta.Digest != st.Digest, Guests: inShard[id],
 			Run: sh.run, LastRun: sh.last, Failures: sh.failures, NextTry: sh.until, Conditions: sh.conditions.list(),
 		})
@@ -214,7 +215,7 @@ func (l *Loop) poolStatus(name string, guests []lease.Guest) PoolStatus {
 }
 
 // fleetConditions says what concerns everything at once.
-func (l *Loop) fleetConditions(st Status) []Condition {
+func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 	c, now := &l.conditions, l.o.Now()
 	problem := verdict{}
 	switch {
@@ -232,12 +233,12 @@ func (l *Loop) fleetConditions(st Status) []Condition {
 		problem = verdict{"NoSpecs", "no specs are in force yet"}
 	}
 	if problem.reason == "" {
-		c.set(now, st.Revision, Ready, true, "Serving", "revision "+st.Revision+" is in force")
-		c.set(now, st.Revision, Waiting, false, "NotWaiting", "")
+		c.set(now, st.Revision, condition.Ready, true, "Serving", "revision "+st.Revision+" is in force")
+		c.set(now, st.Revision, condition.Waiting, false, "NotWaiting", "")
 		return c.list()
 	}
-	c.set(now, st.Revision, Ready, false, problem.reason, problem.message)
-	c.set(now, st.Revision, Waiting, true, problem.reason, problem.message)
+	c.set(now, st.Revision, condition.Ready, false, problem.reason, problem.message)
+	c.set(now, st.Revision, condition.Waiting, true, problem.reason, problem.message)
 	return c.list()
 }
 
@@ -274,7 +275,7 @@ func (l *Loop) obstacles(pools []string) (out []string) {
 		out = append(out, l.driverErr.Error())
 	}
 	for _, name := range pools {
-		for _, t := range []ConditionType{Stalled, Waiting} {
+		for _, t := range []condition.Type{condition.Stalled, condition.Waiting} {
 			if c := l.pool(name).conditions[t]; c.Status {
 				out = append(out, fmt.Sprintf("pool %s: %s: %s", name, c.Reason, c.Message))
 			}

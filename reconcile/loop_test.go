@@ -19,6 +19,7 @@ import (
 	"greenroom/lease"
 	"greenroom/lease/leasetest"
 	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
@@ -250,11 +251,11 @@ func TestTheLoopConvergesAndThenStartsNothing(t *testing.T) {
 	h := openHouse(t)
 	h.loop.Offer(fleet("r1", 2), nil)
 	h.shelved(2)
-	h.until("ready", func() bool { return h.condition(reconcile.Ready).Status })
+	h.until("ready", func() bool { return h.condition(condition.Ready).Status })
 	before := h.driver.Started()
 	h.loop.Wake()
 	h.loop.Wake("local")
-	h.until("a pass after the wake-up", func() bool { return h.condition(reconcile.Ready).Status })
+	h.until("a pass after the wake-up", func() bool { return h.condition(condition.Ready).Status })
 	h.loop.Offer(fleet("r2", 2), nil)
 	h.until("the new revision is in force", func() bool { st, _ := h.loop.Status(t.Context()); return st.Revision == "r2" })
 	if after := h.driver.Started(); after != before {
@@ -264,16 +265,12 @@ func TestTheLoopConvergesAndThenStartsNothing(t *testing.T) {
 	h.shelved(4)
 }
 
-func (h *house) condition(c reconcile.ConditionType) reconcile.Condition {
+func (h *house) condition(c condition.Type) condition.Condition {
 	st, err := h.loop.Status(h.t.Context())
 	if err != nil || len(st.Pools) == 0 {
-		return reconcile.Condition{}
+		return condition.Condition{}
 	}
-	i := slices.IndexFunc(st.Pools[0].Conditions, func(x reconcile.Condition) bool { return x.Type == c })
-	if i < 0 {
-		return reconcile.Condition{}
-	}
-	return st.Pools[0].Conditions[i]
+	return condition.Of(st.Pools[0].Conditions, c)
 }
 
 func TestATaintedGuestIsReplacedInItsSlot(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"greenroom/lease"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
 )
 
@@ -47,7 +48,7 @@ type shardState struct {
 	digest     string
 	run        string
 	meta       shardMeta
-	last       *RunStatus
+	last       *condition.RunStatus
 	stalled    *terraform.Fault
 	kept       bool      // it has no guest on record, and could not be removed
 	looked     time.Time // for drift
@@ -269,8 +270,8 @@ func failure(out terraform.Outcome) string {
 	return ""
 }
 
-func runStatus(job terraform.Job, out terraform.Outcome) *RunStatus {
-	r := &RunStatus{Run: out.Run, Started: out.Started, Ended: out.Ended, Failed: out.Failed, Result: "ok"}
+func runStatus(job terraform.Job, out terraform.Outcome) *condition.RunStatus {
+	r := &condition.RunStatus{Run: out.Run, Started: out.Started, Ended: out.Ended, Failed: out.Failed, Result: "ok"}
 	made := func(names []string) (done []string) {
 		for _, name := range names {
 			if _, whole := out.Guests[name]; whole && out.Incarnations[name] == job.Guests[name].Incarnation {

@@ -51,7 +51,7 @@ func poolDetails(w *tabwriter.Writer, p client.Pool) {
 	poolTable(w, []client.Pool{p})
 	row(w)
 	for _, c := range p.Conditions {
-		row(w, string(c.Type), condition(c))
+		row(w, string(c.Type), reasoned(c))
 	}
 	row(w)
 	row(w, "SHARD", "GUESTS", "OUTDATED", "RUN", "FAILURES", "LAST RUN", "CONDITION")

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"greenroom/lease/client"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 func newStatus() *cobra.Command {
@@ -41,7 +41,7 @@ func statusTable(w *tabwriter.Writer, st client.Status) {
 	row(w, "STORE", store)
 	row(w, "TERRAFORM", fmt.Sprintf("%s, %d processes so far", binary, st.Processes))
 	for _, c := range st.Conditions {
-		row(w, strings.ToUpper(string(c.Type)), condition(c))
+		row(w, strings.ToUpper(string(c.Type)), reasoned(c))
 	}
 	row(w)
 	poolTable(w, st.Pools)
@@ -54,13 +54,13 @@ func firstLine(s string) string {
 	return line
 }
 
-func condition(c reconcile.Condition) string {
+func reasoned(c condition.Condition) string {
 	return fmt.Sprintf("%v: %s (%s, %s)", c.Status, c.Message, c.Reason, ago(c.Since))
 }
 
 // standing is the condition that says most: a human must act, tried again later, under way, ready.
-func standing(conditions []reconcile.Condition) string {
-	order := []reconcile.ConditionType{reconcile.Stalled, reconcile.Waiting, reconcile.Reconciling, reconcile.Ready}
+func standing(conditions []condition.Condition) string {
+	order := []condition.Type{condition.Stalled, condition.Waiting, condition.Reconciling, condition.Ready}
 	for _, want := range order {
 		for _, c := range conditions {
 			if c.Type == want && c.Status {

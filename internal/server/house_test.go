@@ -27,7 +27,7 @@ import (
 	"greenroom/lease"
 	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/specs"
 )
 
@@ -52,12 +52,12 @@ type house struct {
 // fakeLoop stands for the reconcile loop, whose answers the tests choose.
 type fakeLoop struct {
 	mu     sync.Mutex
-	status reconcile.Status
+	status condition.Status
 	err    error
 	woken  []string
 }
 
-func (f *fakeLoop) Status(context.Context) (reconcile.Status, error) { return f.status, f.err }
+func (f *fakeLoop) Status(context.Context) (condition.Status, error) { return f.status, f.err }
 
 func (f *fakeLoop) Wake(pools ...string) {
 	f.mu.Lock()
@@ -133,11 +133,11 @@ func newHouse(t *testing.T, rdb redis.UniversalClient) *house {
 	h.must(err)
 	key, _, err := ssh.NewEphemeral()
 	h.must(err)
-	h.loop.status = reconcile.Status{
+	h.loop.status = condition.Status{
 		Revision: "test-1", Source: "a test", SpecValid: true, SpecSince: time.Now(), Terraform: "1.11.4",
-		Pools: []reconcile.PoolStatus{{
+		Pools: []condition.PoolStatus{{
 			Pool: "local", Module: "local", Max: 4, Guests: map[lease.State]int{lease.Shelved: 1},
-			Shards: []reconcile.ShardStatus{{Shard: "local-a", Pool: "local", Conditions: []reconcile.Condition{{Type: reconcile.Ready, Status: true, Reason: "Converged"}}}},
+			Shards: []condition.ShardStatus{{Shard: "local-a", Pool: "local", Conditions: []condition.Condition{{Type: condition.Ready, Status: true, Reason: "Converged"}}}},
 		}},
 	}
 	h.parts = Parts{

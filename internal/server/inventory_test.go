@@ -12,7 +12,7 @@ import (
 	"greenroom/lease"
 	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 func TestACacheShowsWhatItHasAndWhatIsInEffect(t *testing.T) {
@@ -121,7 +121,7 @@ func TestPoolsAreShownPausedAndWoken(t *testing.T) {
 		if p.Pool != "local" || p.Brake != "3 of 4 guests look dead" || len(p.Shards) != 1 {
 			h.t.Errorf("pool: %+v", p)
 		}
-		shards := ask[struct{ Shards []reconcile.ShardStatus }](h, 200, sent{token: h.user, method: "GET", path: "/v1/shards"})
+		shards := ask[struct{ Shards []condition.ShardStatus }](h, 200, sent{token: h.user, method: "GET", path: "/v1/shards"})
 		if len(shards.Shards) != 1 || shards.Shards[0].Shard != "local-a" {
 			h.t.Errorf("shards: %+v", shards)
 		}

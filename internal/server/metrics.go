@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"greenroom/lease"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/specs"
 )
 
@@ -143,7 +143,7 @@ var (
 	endings        = []string{
 		lease.Released, lease.Expired, lease.Cancelled, lease.Abandoned, lease.TimedOut, lease.Removed,
 	}
-	conditions = []reconcile.ConditionType{reconcile.Ready, reconcile.Reconciling, reconcile.Stalled, reconcile.Waiting}
+	conditions = []condition.Type{condition.Ready, condition.Reconciling, condition.Stalled, condition.Waiting}
 )
 
 // stockCollector reads gauges and counters when they are asked for, so that none goes stale. While the store is away a
@@ -251,23 +251,14 @@ func (c stockCollector) reconciler(ctx context.Context, ch chan<- prometheus.Met
 	specFamily.send(ch, 1, st.Revision)
 	validFamily.send(ch, truth(st.SpecValid))
 	for _, p := range st.Pools {
-		for _, condition := range conditions {
-			n := 0
+		for _, aspect := range conditions {
+			n := 0.0
 			for _, s := range p.Shards {
-				n += holds(s.Conditions, condition)
+				n += truth(condition.Of(s.Conditions, aspect).Status)
 			}
-			shardsFamily.send(ch, float64(n), p.Pool, string(condition))
+			shardsFamily.send(ch, n, p.Pool, string(aspect))
 		}
 	}
-}
-
-func holds(list []reconcile.Condition, want reconcile.ConditionType) int {
-	for _, c := range list {
-		if c.Type == want && c.Status {
-			return 1
-		}
-	}
-	return 0
 }
 
 func truth(b bool) float64 {

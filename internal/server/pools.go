@@ -7,7 +7,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 // known tells whether a pool is in the spec in force.
@@ -18,9 +18,9 @@ func (a *api) known(pool string) error {
 	return nil
 }
 
-func (a *api) reconciled(ctx context.Context) (reconcile.Status, error) {
+func (a *api) reconciled(ctx context.Context) (condition.Status, error) {
 	if a.Reconciler == nil {
-		return reconcile.Status{}, fmt.Errorf("%w: the reconciler does not run", errNotReady)
+		return condition.Status{}, fmt.Errorf("%w: the reconciler does not run", errNotReady)
 	}
 	return a.Reconciler.Status(ctx)
 }
@@ -31,7 +31,7 @@ func (a *api) pools(ctx context.Context) ([]client.Pool, error) {
 }
 
 // braked adds what the watchdog knows of the pools.
-func (a *api) braked(pools []reconcile.PoolStatus) []client.Pool {
+func (a *api) braked(pools []condition.PoolStatus) []client.Pool {
 	brakes := map[string]string{}
 	if a.Prober != nil {
 		brakes = a.Prober.Brakes()
@@ -63,7 +63,7 @@ func (a *api) getPool(ctx context.Context, _ lease.Caller, r request[none]) (ans
 
 func (a *api) listShards(ctx context.Context, _ lease.Caller, _ request[none]) (answer, error) {
 	pools, err := a.pools(ctx)
-	shards := []reconcile.ShardStatus{}
+	shards := []condition.ShardStatus{}
 	for _, p := range pools {
 		shards = append(shards, p.Shards...)
 	}

@@ -14,7 +14,7 @@ import (
 	"greenroom/lease"
 	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 // Each refusal names its code, and none of them changes what the store has.
@@ -199,7 +199,7 @@ func TestAPanicIsAnsweredAndLoggedOnceWithoutItsText(t *testing.T) {
 
 type panicLoop struct{ reconciler }
 
-func (panicLoop) Status(context.Context) (reconcile.Status, error) { panic("a secret state") }
+func (panicLoop) Status(context.Context) (condition.Status, error) { panic("a secret state") }
 
 func TestAnUnknownErrorIsInternal(t *testing.T) {
 	if p := problemOf(errors.New("dial tcp 10.0.0.1: password hunter2")); p.Code != "internal" || strings.Contains(p.Detail, "hunter2") {

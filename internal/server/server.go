@@ -16,7 +16,7 @@ import (
 
 	"greenroom/internal/ssh"
 	"greenroom/lease"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 //go:embed openapi.yaml
@@ -24,7 +24,7 @@ var document []byte
 
 // reconciler is what the API needs of the reconcile loop.
 type reconciler interface {
-	Status(ctx context.Context) (reconcile.Status, error)
+	Status(ctx context.Context) (condition.Status, error)
 	// Wake asks for a look at some pools, or at all of them, soon.
 	Wake(pools ...string)
 	// Explain says why a request that is queued in cache has to wait, in a sentence without a full stop.

@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"greenroom/lease"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 func get(path string, query url.Values) call {
@@ -129,8 +129,8 @@ func (c *Client) Resume(ctx context.Context, pool string) error {
 }
 
 // Shards lists the shards of all pools.
-func (c *Client) Shards(ctx context.Context) ([]reconcile.ShardStatus, error) {
-	out, err := fetch[struct{ Shards []reconcile.ShardStatus }](ctx, c, get("/v1/shards", nil))
+func (c *Client) Shards(ctx context.Context) ([]condition.ShardStatus, error) {
+	out, err := fetch[struct{ Shards []condition.ShardStatus }](ctx, c, get("/v1/shards", nil))
 	return out.Shards, err
 }
 

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"greenroom/lease"
-	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 )
 
 // Duration is written in JSON as Go and HCL write durations: "30m".
@@ -139,13 +139,13 @@ type Probed struct {
 
 // Pool is a pool as the reconciler and the watchdog see it.
 type Pool struct {
-	reconcile.PoolStatus
+	condition.PoolStatus
 	Brake string `json:"brake,omitempty"` // why the watchdog taints nothing here
 }
 
 // Status is the whole house.
 type Status struct {
-	reconcile.Status
+	condition.Status
 	Pools  []Pool  `json:"pools"`
 	Caches []Cache `json:"caches"`
 }

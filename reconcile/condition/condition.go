@@ -1,4 +1,6 @@
-package reconcile
+// Package condition says how the fleet, its pools and its shards stand: what the reconciler knows of itself, in the shape in
+// which the API tells it. It stands apart from the reconciler so that clients need not link what drives Terraform.
+package condition
 
 import (
 	"time"
@@ -6,28 +8,28 @@ import (
 	"greenroom/lease"
 )
 
-// ConditionType names one aspect of a pool or a shard.
-type ConditionType string
+// Type names one aspect of a pool or a shard.
+type Type string
 
 // The conditions, in the sense of the Kubernetes API conventions: each is true or false, and says why.
 const (
-	Ready       ConditionType = "Ready"       // all that is wanted is there
-	Reconciling ConditionType = "Reconciling" // work is under way or due
-	Stalled     ConditionType = "Stalled"     // a human must act
-	Waiting     ConditionType = "Waiting"     // tried again by itself at a known time
+	Ready       Type = "Ready"       // all that is wanted is there
+	Reconciling Type = "Reconciling" // work is under way or due
+	Stalled     Type = "Stalled"     // a human must act
+	Waiting     Type = "Waiting"     // tried again by itself at a known time
 )
 
 // Condition is one aspect with its reason.
 type Condition struct {
-	Type     ConditionType `json:"type"`
-	Status   bool          `json:"status"`
-	Reason   string        `json:"reason"` // one CamelCase word
-	Message  string        `json:"message"`
-	Since    time.Time     `json:"since"`
-	Revision string        `json:"revision"` // of the spec that was in force
+	Type     Type      `json:"type"`
+	Status   bool      `json:"status"`
+	Reason   string    `json:"reason"` // one CamelCase word
+	Message  string    `json:"message"`
+	Since    time.Time `json:"since"`
+	Revision string    `json:"revision"` // of the spec that was in force
 }
 
-// Status is what the reconciler knows of itself.
+// Status is what the reconciler knows of itself and of everything.
 type Status struct {
 	Revision   string       `json:"revision"`             // in force
 	Source     string       `json:"source"`               // where specs come from
@@ -79,4 +81,14 @@ type RunStatus struct {
 	Failed   map[string]string `json:"failed,omitempty"` // guest -> why
 	Result   string            `json:"result"`           // ok, failed or the kind of fault
 	Message  string            `json:"message,omitempty"`
+}
+
+// Of returns the condition of a type from a list; one that is not there is false.
+func Of(list []Condition, t Type) Condition {
+	for _, c := range list {
+		if c.Type == t {
+			return c
+		}
+	}
+	return Condition{Type: t}
 }
