@@ -52,7 +52,11 @@ type demo struct {
 	client *client.Client
 }
 
-const cache = "ci"
+// What the example fleet has: a cache, and so many guests warm in it.
+const (
+	cache = "ci"
+	warm  = 2
+)
 
 // cleanUp is how long retiring every guest may take.
 const cleanUp = 3 * time.Minute
@@ -173,7 +177,7 @@ func readable(seconds float64) string {
 }
 
 func (d *demo) ready(ctx context.Context, s *Step) error {
-	c, err := d.shelved(ctx, 2)
+	c, err := d.shelved(ctx, warm)
 	s.Detail = fmt.Sprintf("%d shelved in cache %s", c.Guests[lease.Shelved], cache)
 	return err
 }

@@ -6,13 +6,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
+	"time"
 
 	"greenroom/lease"
 )
 
 // kill ends a shelved guest as a crash would, and waits until the watchdog has found it out and Terraform has replaced it.
 func (d *demo) kill(ctx context.Context, s *Step, guest string) error {
+	if err := d.onlyWarm(ctx, guest); err != nil {
+		return err
+	}
+	start := time.Now()
 	before, err := d.client.Guest(ctx, guest)
 	if err != nil {
 		return err
@@ -29,9 +35,24 @@ func (d *demo) kill(ctx context.Context, s *Step, guest string) error {
 		after, err = d.client.Guest(ctx, guest)
 		return err == nil && after.State == lease.Shelved && after.Incarnation > before.Incarnation, err
 	})
-	s.Guest = guest
+	s.Guest, s.Seconds = guest, time.Since(start).Seconds()
 	s.Detail = fmt.Sprintf("kill -9 of %s.%d; tainted, replaced by %s.%d in the next apply", guest, before.Incarnation, guest, after.Incarnation)
 	return err
+}
+
+// onlyWarm takes away what was made while guests were leased: a dead guest is retired, and not replaced, where enough others
+// are warm.
+func (d *demo) onlyWarm(ctx context.Context, keep string) error {
+	return d.until(ctx, func() (bool, error) {
+		guests, err := d.client.CacheGuests(ctx, cache)
+		settled := !slices.ContainsFunc(guests, func(g lease.Guest) bool { return g.State != lease.Shelved })
+		if err != nil || !settled || len(guests) <= warm {
+			return settled, err
+		}
+		other := slices.IndexFunc(guests, func(g lease.Guest) bool { return g.Name != keep })
+		_, err = d.client.RemoveGuest(ctx, cache, guests[other].Name)
+		return false, err
+	})
 }
 
 // pidOf reads the process of a local guest from the file that it keeps in its directory.
