@@ -133,6 +133,11 @@ func (l *Loop) waitingPool(name string, p *poolState, s Snapshot, brake string) 
 	case p.until.After(s.Now):
 		return verdict{"RunFailed", fmt.Sprintf("%s; tried again at %s", p.message, p.until.UTC().Format(time.TimeOnly))}
 	}
+	for _, id := range slices.Sorted(maps.Keys(l.shards)) { // no fault of the pool, but its guests wait for it
+		if sh := l.shards[id]; sh.pool == name && sh.until.After(s.Now) {
+			return verdict{"RunFailed", fmt.Sprintf("shard %s: %s; tried again at %s", id, sh.message, sh.until.UTC().Format(time.TimeOnly))}
+		}
+	}
 	return verdict{}
 }
 
