@@ -17,7 +17,7 @@ const diskSize = "32m"
 // smallDisk is a directory for a house whose state lies on a disk of its own.
 func smallDisk(t *testing.T) string {
 	t.Helper()
-	dir := must(os.MkdirTemp("", "gr-"))(t)
+	dir := must(os.MkdirTemp("", "gr-"))(t) //nolint:usetesting // see newHouse
 	state := dir + "/state"
 	noError(t, os.Mkdir(state, 0o700))
 	if err := syscall.Mount("tmpfs", state, "tmpfs", 0, "size="+diskSize+",mode=0700"); err != nil {

@@ -33,7 +33,8 @@ func (h *house) call(token, method, path, body string) answered {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
-	resp := must((&http.Client{Transport: transport, Timeout: patience}).Do(req))(h)
+	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Do(req)
+	noError(h, err)
 	defer resp.Body.Close()
 	out := answered{status: resp.StatusCode, header: resp.Header, body: string(must(io.ReadAll(resp.Body))(h))}
 	if resp.Header.Get("Content-Type") == "application/problem+json" {
@@ -74,7 +75,7 @@ func TestBadRequestsGetClearAnswers(t *testing.T) {
 		{"a user who would be an admin", foreign, "POST", "/v1/tokens", `{"name": "root", "role": "admin"}`, 403, "forbidden", "admin"},
 		{"no token", "none", "GET", "/v1/caches", "", 401, "unauthorized", "Bearer"},
 		{"a token that nobody made", "not-a-token", "GET", "/v1/caches", "", 401, "unauthorized", "token"},
-		{"an oversized body", "", "POST", "/v1/leases", `{"cache": "` + strings.Repeat("x", 2<<20) + `"}`, 413, "too_large", "1 MiB"},
+		{"an oversized body", "", "POST", "/v1/leases", `{"cache": "` + strings.Repeat("x", 1<<20) + `"}`, 413, "too_large", "1 MiB"},
 		{"a malformed body", "", "POST", "/v1/leases", `{"cache": `, 400, "malformed", "JSON"},
 		{"a body of another shape", "", "POST", "/v1/leases", `["ci"]`, 400, "malformed", "object"},
 		{"a value of another type", "", "POST", "/v1/leases", `{"cache": 1}`, 400, "malformed", "cache"},

@@ -17,13 +17,13 @@ type terraform struct {
 
 func newTerraform(t *testing.T) *terraform {
 	t.Helper()
-	real, err := exec.LookPath("terraform")
+	found, err := exec.LookPath("terraform")
 	if err != nil {
 		t.Fatalf("terraform is missing (make install): %v", err)
 	}
 	dir := t.TempDir()
 	tf := &terraform{t, filepath.Join(dir, "terraform"), filepath.Join(dir, "log")}
-	script := "#!/bin/sh\necho \"$*\" >> '" + tf.log + "'\nexec '" + real + "' \"$@\"\n"
+	script := "#!/bin/sh\necho \"$*\" >> '" + tf.log + "'\nexec '" + found + "' \"$@\"\n"
 	noError(t, os.WriteFile(tf.path, []byte(script), 0o700))
 	return tf
 }
