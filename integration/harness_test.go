@@ -72,6 +72,7 @@ type house struct {
 	options
 	api      *client.Client // over the socket; tries again while the server is away
 	revision string         // that the specs have now
+	pools    int            // in it
 	server   *server
 }
 
@@ -402,7 +403,7 @@ func (h *house) write(spec fmt.Stringer) {
 	h.writeText(spec.String())
 	r := gitops.Directory{Path: h.path("specs")}.Load()
 	noError(h, r.Err)
-	h.revision = r.Fleet.Revision
+	h.revision, h.pools = r.Fleet.Revision, len(r.Fleet.Pools)
 }
 
 func (h *house) writeText(spec string) {
@@ -429,6 +430,9 @@ func (h *house) converged() client.Status {
 func (h *house) settled(st client.Status) error {
 	if st.Revision != h.revision {
 		return fmt.Errorf("revision %q is in force, want %q; %+v", st.Revision, h.revision, st.Conditions)
+	}
+	if len(st.Pools) != h.pools { // none is known before the first pass
+		return fmt.Errorf("%d pools, want %d", len(st.Pools), h.pools)
 	}
 	for _, p := range st.Pools {
 		if c := condition.Of(p.Conditions, condition.Ready); !c.Status || c.Revision != h.revision {
