@@ -9,11 +9,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"syscall"
+
+	"greenroom/internal/session"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), session.Signals()...)
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

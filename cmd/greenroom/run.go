@@ -82,7 +82,7 @@ func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session,
 	return s, nil
 }
 
-var errLost = errors.New("the lease was lost, so the connection to its guest was closed")
+var errLost = errors.New("the lease was lost before the work was done; its guest may be somebody else's")
 
 // inGuest logs in and works there until it is done, the command is interrupted, or the lease is lost.
 func inGuest(cmd *cobra.Command, s *session.Session, work func(context.Context, *ssh.Client) (int, error)) (int, error) {

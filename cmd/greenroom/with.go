@@ -69,6 +69,9 @@ func lend(cmd *cobra.Command, c *client.Client, r client.Request, path string, a
 		return unleased(cmd, err)
 	}
 	return settle(cmd, s, func() (int, error) {
+		if err := cmd.Context().Err(); err != nil {
+			return -1, err // interrupted between the grant and now
+		}
 		if err := files.Write(s.Lease()); err != nil {
 			return -1, err
 		}
@@ -88,6 +91,9 @@ func settle(cmd *cobra.Command, s *session.Session, work func() (int, error)) er
 	if err := s.Close(cmd.Context(), outcome); err != nil {
 		loud(cmd)(err.Error())
 	}
+	if err == nil && code == 0 && over(s.Lost()) {
+		err = errLost // done in a guest that may have been somebody else's by then
+	}
 	switch {
 	case err != nil && cmd.Context().Err() != nil:
 		return interrupted("the guest was given back")
@@ -97,6 +103,15 @@ func settle(cmd *cobra.Command, s *session.Session, work func() (int, error)) er
 		return &exitError{Code: code}
 	}
 	return nil
+}
+
+func over(lost <-chan struct{}) bool {
+	select {
+	case <-lost:
+		return true
+	default:
+		return false
+	}
 }
 
 // unleased says why no guest was leased.

@@ -3,6 +3,8 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -243,4 +245,38 @@ func TestACommandPassesItsCodeOn(t *testing.T) {
 	if _, err := Command(exec.Command(filepath.Join(t.TempDir(), "missing")), nil); err == nil {
 		t.Error("a command that is missing was run")
 	}
+}
+
+func TestACommandThatOutlivesALostLeaseIsKilledWithItsGroup(t *testing.T) {
+	lost := make(chan struct{})
+	close(lost)
+	read, write, err := os.Pipe()
+	must(t, err)
+	defer read.Close()
+	cmd := exec.Command("sh", "-c", `trap '' TERM; sleep 600 & wait`)
+	cmd.Stdout, cmd.SysProcAttr = write, &syscall.SysProcAttr{Setpgid: true}
+	if code, err := command(cmd, lost, 10*time.Millisecond); code == 0 || err != nil {
+		t.Errorf("the command ended with %d, %v", code, err)
+	}
+	must(t, write.Close())
+	must(t, read.SetReadDeadline(time.Now().Add(30*time.Second)))
+	if _, err := read.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("a child of the command still has the pipe: %v", err)
+	}
+}
+
+func TestAHangUpReachesTheCommand(t *testing.T) {
+	read, write, err := os.Pipe()
+	must(t, err)
+	defer read.Close()
+	cmd := exec.Command("sh", "-c", `trap 'exit 7' HUP; echo; while :; do sleep 0.05; done`)
+	cmd.Stdout = write
+	go func() {
+		_, _ = read.Read(make([]byte, 1))
+		_ = syscall.Kill(os.Getpid(), syscall.SIGHUP)
+	}()
+	if code, err := Command(cmd, nil); code != 7 || err != nil {
+		t.Errorf("the command ended with %d, %v", code, err)
+	}
+	must(t, write.Close())
 }
