@@ -240,7 +240,7 @@ func (s *Store) Claim(ctx context.Context, g Guest, to State, run, reason string
 	from := map[State][]State{
 		Provisioning: {Planned, Provisioning, Failed},
 		Replacing:    {Tainted, Failed, Replacing},
-		Retiring:     {Planned, Shelved, Tainted, Failed, Retiring},
+		Retiring:     {Planned, Booting, Shelved, Tainted, Failed, Retiring},
 	}[to]
 	return s.Move(ctx, system, Step{Guest: g, From: from, To: to, Reason: reason, claim: &run, fence: fence})
 }

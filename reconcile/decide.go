@@ -187,7 +187,12 @@ func (d *decision) count(g lease.Guest) {
 		}
 		c.come(g, d.stale(g) == "")
 	case lease.Booting, lease.Preparing:
-		c.come(g, d.stale(g) == "")
+		if stale := d.stale(g); g.State == lease.Booting && stale == "removed" { // it may never answer, and nobody wants it
+			g.Reason = stale
+			c.broken = append(c.broken, g)
+		} else {
+			c.come(g, stale == "")
+		}
 	case lease.Resetting: // it comes back, but it is not new
 		c.come(g, false)
 	case lease.Tainted, lease.Failed:

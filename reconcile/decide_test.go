@@ -67,7 +67,7 @@ func (w *world) apply(a Action) error {
 	}
 	g := &w.Guests[i]
 	allowed := map[Verb][]lease.State{
-		Replace: {lease.Tainted, lease.Failed}, Retire: {lease.Shelved, lease.Tainted, lease.Failed}, Draw: {lease.Shelved},
+		Replace: {lease.Tainted, lease.Failed}, Retire: {lease.Booting, lease.Shelved, lease.Tainted, lease.Failed}, Draw: {lease.Shelved},
 	}[a.Verb]
 	if !slices.Contains(allowed, g.State) {
 		return fmt.Errorf("%v: the guest is %s", a, g.State)
@@ -302,6 +302,9 @@ func TestDecide(t *testing.T) {
 			id := ShardID("a", "digest-1", 1)
 			w.Stalled, w.Busy = map[string]bool{id: true}, map[string]bool{id: true}
 		}, map[string]int{"provision": 2}},
+		{"retires a guest that has not answered yet when its pool is gone", fleetOf(nil), func(w *world) {
+			w.put("a", "ci", lease.Booting)
+		}, map[string]int{"retire removed": 1}},
 		{"warms nothing up in a disabled cache", one(), func(w *world) { w.Off = map[string]bool{"ci": true} }, map[string]int{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -49,6 +49,7 @@ func (l *Loop) judge(s Snapshot) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.failedDue = nextFailed(s)
 	for _, sh := range l.shards {
 		l.judgeShard(sh, s)
 	}
@@ -67,6 +68,17 @@ func (l *Loop) judge(s Snapshot) {
 	for name := range names {
 		l.judgePool(name, byPool[name], s, brakes[name])
 	}
+}
+
+// nextFailed is when the first of the failed guests may be tried again; zero: none waits for that.
+func nextFailed(s Snapshot) (next time.Time) {
+	for _, g := range s.Guests {
+		at := g.Since.Add(backoff(g.Failures))
+		if g.State == lease.Failed && at.After(s.Now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
 }
 
 func (l *Loop) judgeShard(sh *shardState, s Snapshot) {

@@ -68,10 +68,15 @@ type Loop struct {
 	breakers   map[string]*pause      // by module
 	conditions conditions             // of the fleet as a whole
 	storeErr   error
-	passErr    error // of the last pass, which changed nothing
+	passErr    error     // of the last pass, which changed nothing
+	failedDue  time.Time // when the first failed guest may be tried again
 	driverErr  error
-	ready      bool // recovered and mended since the start
+	noDriver   pause // between two looks for Terraform
+	ready      bool  // recovered and mended since the start
 }
+
+// errLooking stands until Terraform was looked for once, which takes long where it has to be installed.
+var errLooking = errors.New("terraform is being looked for, or installed")
 
 // New returns a loop that is not running yet.
 func New(o Options) *Loop {
@@ -100,7 +105,8 @@ func New(o Options) *Loop {
 	}
 	return &Loop{
 		o: o, metrics: newMetrics(o.Registry), wake: make(chan struct{}, 1), fleet: &specs.Fleet{},
-		recipes: map[string]recipe{}, faults: map[string]error{}, pools: map[string]*poolState{},
+		driverErr: errLooking,
+		recipes:   map[string]recipe{}, faults: map[string]error{}, pools: map[string]*poolState{},
 		shards: map[string]*shardState{}, breakers: map[string]*pause{},
 	}
 }
@@ -243,6 +249,11 @@ func (l *Loop) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !empty { // then nothing can have been lost, and leases are served whether Terraform is there or not
+		if err := l.adopt(ctx); err != nil {
+			return err
+		}
+	}
 	missing := l.openDriver(ctx)
 	switch {
 	case missing != nil && empty: // what the store may have lost cannot be seen without Terraform
@@ -273,12 +284,19 @@ func (l *Loop) openDriver(ctx context.Context) error {
 	if l.terraform() != nil {
 		return nil
 	}
+	l.mu.Lock()
+	waiting, last := l.noDriver.until.After(l.o.Now()), l.driverErr
+	l.mu.Unlock()
+	if waiting {
+		return last
+	}
 	d, err := l.o.OpenDriver(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.driverErr = err
 	if err != nil {
-		return fmt.Errorf("terraform: %w", err)
+		l.noDriver.fail(l.o.Now(), err.Error())
+		return err
 	}
 	l.driver = d
 	path, version := d.Binary()

@@ -132,6 +132,9 @@ func (l *Loop) adopt(ctx context.Context) error {
 	if l.offered == fleet {
 		l.offered = nil
 	}
+	for _, p := range fleet.Pools {
+		l.pool(p.Name) // told of from now on; how it stands is for the next pass to say
+	}
 	l.forgiveAll()
 	return nil
 }

@@ -171,6 +171,8 @@ func (l *Loop) nextTry() (next time.Time) {
 			next = t
 		}
 	}
+	consider(l.noDriver.until)
+	consider(l.failedDue)
 	for _, p := range l.pools {
 		consider(p.until)
 	}

@@ -25,6 +25,9 @@ func Init(dir string, force bool) error {
 	if err != nil {
 		return err
 	}
+	if present, _ := filepath.Glob(filepath.Join(dir, "*.hcl")); len(present) > 0 && !force {
+		return fmt.Errorf("%s: %w; a second fleet beside it would be one with it: choose another directory, or pass --force", present[0], ErrExists)
+	}
 	for _, name := range files {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil && !force {
 			return fmt.Errorf("%s: %w; choose another directory, or pass --force to overwrite it", filepath.Join(dir, name), ErrExists)

@@ -148,7 +148,7 @@ func TestProbeByHandSaysWhatEachProbeSaw(t *testing.T) {
 	}
 	got, err := w.Probe(t.Context(), g)
 	lines := strings.Split(got, "\n")
-	if err != nil || len(lines) != 2 || !strings.HasPrefix(lines[0], "ssh probe ok after ") || !strings.HasPrefix(lines[1], "tcp probe failed after ") {
+	if !errors.Is(err, errNotAlive) || len(lines) != 2 || !strings.HasPrefix(lines[0], "ssh probe ok after ") || !strings.HasPrefix(lines[1], "tcp probe failed after ") {
 		t.Errorf("got %q, %v", got, err)
 	}
 	if _, err := w.Probe(t.Context(), lease.Guest{Name: "p-2", State: lease.Provisioning}); err == nil ||

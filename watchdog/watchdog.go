@@ -139,20 +139,29 @@ func (w *Watchdog) Brakes() map[string]string {
 }
 
 // Probe asks one guest now, with each probe of its pool, and says what it saw, a line for each. It changes no verdict.
-// An error means that there is nothing to ask.
+// An error means that the guest did not prove alive, or that there is nothing to ask.
 func (w *Watchdog) Probe(ctx context.Context, g lease.Guest) (string, error) {
 	if g.Host == "" {
 		return "", fmt.Errorf("guest %s has no address yet: it is %s", g.Name, g.State)
 	}
 	probes, _ := settings(w.o.Store.Fleet(), g.Pool)
-	lines := make([]string, len(probes))
+	results := make([]Result, len(probes))
 	var all sync.WaitGroup
 	for i, s := range probes {
-		all.Go(func() { lines[i] = w.count(g.Pool, w.probe(ctx, g, s)).String() })
+		all.Go(func() { results[i] = w.count(g.Pool, w.probe(ctx, g, s)) })
 	}
 	all.Wait()
-	return strings.Join(lines, "\n"), nil
+	var err error
+	lines := make([]string, len(results))
+	for i, r := range results {
+		if lines[i] = r.String(); r.Outcome != OK {
+			err = errNotAlive
+		}
+	}
+	return strings.Join(lines, "\n"), err
 }
+
+var errNotAlive = errors.New("the guest did not prove alive")
 
 func (w *Watchdog) count(pool string, r Result) Result {
 	w.metrics.probes.WithLabelValues(pool, string(r.Outcome)).Inc()

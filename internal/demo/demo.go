@@ -83,6 +83,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer d.client.Close()
 	fmt.Fprintf(o.Notes, "greenroom serves on http://%s, state and specs are in %s\n", srv.Addr(), o.Dir)
+	fmt.Fprintf(o.Notes, "should this process be killed, its guests live on; this retires them: greenroom demo --exit --dir %s\n", o.Dir)
 	return d.inHouse(ctx, srv)
 }
 

@@ -20,7 +20,7 @@ func (a *api) visible(who lease.Caller, guests []lease.Guest) []lease.Guest {
 			continue
 		}
 		out[i].ID, out[i].Host, out[i].Port, out[i].User, out[i].HostKey = "", "", 0, "", ""
-		out[i].Attributes, out[i].Lease, out[i].Evidence = nil, "", ""
+		out[i].Attributes, out[i].Lease, out[i].Evidence, out[i].Health = nil, "", "", "" // the last two tell the address
 	}
 	return out
 }
@@ -91,7 +91,7 @@ func (a *api) probe(ctx context.Context, _ lease.Caller, r request[none]) (answe
 		return answer{}, fmt.Errorf("%w: guest %s is %s and has no machine to probe", lease.ErrConflict, g.Name, g.State)
 	}
 	result, err := a.Prober.Probe(ctx, g)
-	if err != nil {
+	if err != nil && result == "" {
 		result = err.Error()
 	}
 	return answer{body: client.Probed{Guest: g.Name, Alive: err == nil, Result: result}}, nil

@@ -139,6 +139,7 @@ var (
 		guestsFamily, poolMaxFamily, sizeFamily, warmFamily, enabledFamily, hitsFamily, missesFamily, removalsFamily, deathsFamily,
 		leasesFamily, endedFamily, queueFamily, oldestFamily, specFamily, validFamily, shardsFamily,
 	}
+	deathReasons   = []string{"dead", "vanished", "boot_failed", "prepare_failed", "reset_failed"}
 	removalReasons = []string{"excess", "age", "uses", "outdated", "forced"}
 	endings        = []string{
 		lease.Released, lease.Expired, lease.Cancelled, lease.Abandoned, lease.TimedOut, lease.Removed,
@@ -165,6 +166,11 @@ func (c stockCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.reconciler(ctx, ch)
 	died := deaths{}
+	for _, p := range fleet.Pools { // from zero, so that a rate sees the first
+		for _, reason := range deathReasons {
+			died[struct{ pool, reason string }{p.Name, reason}] = 0
+		}
+	}
 	for _, cache := range fleet.AllCaches() {
 		if c.api.Outage() != nil {
 			return
