@@ -51,6 +51,10 @@ func TestACacheShowsWhatItHasAndWhatIsInEffect(t *testing.T) {
 func TestGuestsShowTheirAddressToTheOwnerOfTheirCacheOnly(t *testing.T) {
 	eachHouse(t, func(h *house) {
 		g := h.shelve("ci")
+		h.acquire(h.user, client.Request{Cache: "ci"})
+		leased, err := h.store.Guest(h.t.Context(), g.Name)
+		h.must(err)
+		h.must(h.store.SetHealth(h.t.Context(), leased, "dial tcp 127.0.0.1:22: connection refused"))
 		for token, host := range map[string]string{h.admin: "127.0.0.1", h.user: "127.0.0.1", h.stranger: ""} {
 			one := ask[lease.Guest](h, 200, sent{token: token, method: "GET", path: "/v1/guests/" + g.Name})
 			all := ask[struct{ Guests []lease.Guest }](h, 200, sent{token: token, method: "GET", path: "/v1/guests"})
@@ -60,7 +64,7 @@ func TestGuestsShowTheirAddressToTheOwnerOfTheirCacheOnly(t *testing.T) {
 				h.t.Fatalf("%d, %d and %d guests, want 1", len(all.Guests), len(pool.Guests), len(cache.Guests))
 			}
 			for _, seen := range []lease.Guest{one, all.Guests[0], pool.Guests[0], cache.Guests[0]} {
-				if seen.Name != g.Name || seen.Host != host || (seen.HostKey == "") != (host == "") {
+				if seen.Name != g.Name || seen.Host != host || (seen.HostKey == "") != (host == "") || (seen.Health == "") != (host == "") {
 					h.t.Errorf("seen: %+v, want the host %q", seen, host)
 				}
 			}
