@@ -144,7 +144,7 @@ func TestAStoreThatIsLostDuringARunIsRebuiltWhole(t *testing.T) {
 	}
 	h.loop.Offer(fleet("r2", 3, use, one), nil)
 	h.until("a run is applying", func() bool {
-		locks, _ := filepath.Glob(filepath.Join(h.dir, "terraform/shards/*/work/.terraform.tfstate.lock.info"))
+		locks, _ := filepath.Glob(filepath.Join(h.dir, "terraform", "shards", "*", "work", ".terraform.tfstate.lock.info"))
 		return len(locks) > 0
 	})
 	if err := h.rdb.FlushAll(t.Context()).Err(); err != nil {
