@@ -34,7 +34,7 @@ func linked(cmd *cobra.Command) *link {
 func (l *link) flags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&l.server, "server", os.Getenv("GREENROOM_SERVER"), "server's URL or socket (environment: GREENROOM_SERVER; default: the socket in the state directory)")
-	flags.StringVar(&l.tokenFile, "token-file", "", "file with the bearer token (default: GREENROOM_TOKEN, or the state directory's admin.token)")
+	flags.StringVar(&l.tokenFile, "token-file", "", "file with the bearer token (default: GREENROOM_TOKEN, or over loopback TCP the state directory's admin.token)")
 	stateDirFlag(cmd, &l.stateDir)
 }
 
@@ -106,7 +106,7 @@ func (l *link) token() (string, error) {
 	if token := os.Getenv("GREENROOM_TOKEN"); token != "" {
 		return token, nil
 	}
-	if !l.local() {
+	if !l.loopback() {
 		return "", nil
 	}
 	text, err := os.ReadFile(filepath.Join(l.stateDir, "admin.token"))
@@ -116,14 +116,15 @@ func (l *link) token() (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// local tells whether the server is on this machine: the admin's token of this machine's server is sent to no other.
-func (l *link) local() bool {
+// loopback tells whether the server is reached over TCP on this machine: the admin's token of this machine's server is sent to
+// no other, and a socket needs none, because its server knows who calls.
+func (l *link) loopback() bool {
 	u, err := url.Parse(l.server)
 	if err != nil {
 		return false
 	}
 	host := u.Hostname()
-	return host == "" || host == "localhost" || net.ParseIP(host).IsLoopback()
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // hints are what to do about an answer, by its code.
@@ -139,6 +140,7 @@ var hints = map[string]string{
 	"none_ready":    "leave --wait out to wait in line",
 	"hold_budget":   "release a held guest first, or raise hold { max } in the spec",
 	"leased":        "release the lease with --hold instead",
+	"last_admin":    "make another one with \"greenroom token create --role admin\" first",
 	"unavailable":   "see \"greenroom status\"",
 }
 

@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-func TestTheAdminsTokenIsSentToServersOfThisMachineOnly(t *testing.T) {
+func TestTheAdminsTokenIsSentToTheTCPServerOfThisMachineOnly(t *testing.T) {
 	t.Setenv("GREENROOM_TOKEN", "")
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "admin.token"), []byte("gr_ADMIN\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for server, want := range map[string]string{
-		"": "gr_ADMIN", "/run/greenroom.sock": "gr_ADMIN", "unix:/run/greenroom.sock": "gr_ADMIN", "http://127.0.0.1:7070": "gr_ADMIN",
+		"": "", "/run/greenroom.sock": "", "unix:/run/greenroom.sock": "", "http://127.0.0.1:7070": "gr_ADMIN",
 		"http://[::1]:7070": "gr_ADMIN", "http://localhost:7070": "gr_ADMIN",
 		"https://greenroom.example.org": "", "http://10.0.0.1:7070": "", "http://localhost.example.org": "",
 	} {

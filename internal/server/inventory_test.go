@@ -229,3 +229,24 @@ func TestTokensSurviveARestartAsHashesOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestTheLastAdminTokenStaysAndARevokedOneLeavesNoFile(t *testing.T) {
+	h := newHouse(t, leasetest.Embedded(t))
+	file := filepath.Join(filepath.Dir(h.parts.Tokens.path), adminFile)
+	h.token("soon", "admin", lease.Admin, client.Duration(time.Nanosecond)) // expired: it does not count
+	revoke := func(id string) sent { return sent{token: h.admin, method: "DELETE", path: "/v1/tokens/" + id} }
+	ids := map[string]string{}
+	for _, made := range h.parts.Tokens.List() {
+		ids[made.Name] = made.ID
+	}
+	ask[none](h, 204, revoke(ids["jenkins"]))
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+	ask[none](h, 204, revoke(ids["admin"]))
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("the secret of a revoked token is still in its file: %v", err)
+	}
+	h.refused(409, "last_admin", revoke(ids["root"]))
+	ask[none](h, 204, revoke(ids["soon"]))
+}

@@ -41,6 +41,7 @@ var facts = []struct {
 	{lease.ErrLeased, http.StatusConflict, "leased"},
 	{lease.ErrConflict, http.StatusConflict, "conflict"},
 	{lease.ErrHoldBudget, http.StatusConflict, "hold_budget"},
+	{errLastAdmin, http.StatusConflict, "last_admin"},
 	{lease.ErrFull, http.StatusConflict, "full"},
 	{lease.ErrOver, http.StatusGone, "lease_over"},
 	{lease.ErrInvalid, http.StatusBadRequest, "invalid"},

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +22,13 @@ import (
 	"greenroom/lease/client"
 )
 
-var errUnknownToken = errors.New("unknown token")
+var (
+	errUnknownToken = errors.New("unknown token")
+	errLastAdmin    = errors.New("this is the last token of an admin")
+)
+
+// adminFile has the secret of the first admin token, for the CLI.
+const adminFile = "admin.token"
 
 // maxTokens bounds the file, and the time that one look-up takes.
 const maxTokens = 10000
@@ -48,7 +55,7 @@ func OpenTokens(dir string, now func() time.Time) (*Tokens, error) {
 	t := &Tokens{path: filepath.Join(dir, "tokens.json"), now: now}
 	body, err := os.ReadFile(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return t, t.first(filepath.Join(dir, "admin.token"))
+		return t, t.first(filepath.Join(dir, adminFile))
 	}
 	if err == nil {
 		err = json.Unmarshal(body, &t.list)
@@ -140,15 +147,40 @@ func (t *Tokens) List() []client.Token {
 	return out
 }
 
-// Revoke ends a token by its id.
+// Revoke ends a token by its id, and removes admin.token when it holds that token's secret. The last admin token stays.
 func (t *Tokens) Revoke(id string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	rest := slices.DeleteFunc(slices.Clone(t.list), func(e token) bool { return e.ID == id })
-	if len(rest) == len(t.list) {
+	i := slices.IndexFunc(t.list, func(e token) bool { return e.ID == id })
+	if i < 0 {
 		return fmt.Errorf("%w: there is none with the id %.40q; see \"greenroom token list\"", errUnknownToken, id)
 	}
-	return t.save(rest)
+	gone, rest := t.list[i], slices.Delete(slices.Clone(t.list), i, i+1)
+	if t.admin(gone) && !slices.ContainsFunc(rest, t.admin) {
+		return fmt.Errorf("%w: create another first, or nobody could call over the network as one", errLastAdmin)
+	}
+	if err := t.save(rest); err != nil {
+		return err
+	}
+	return t.forget(gone)
+}
+
+// admin tells whether an entry is an admin's and in force.
+func (t *Tokens) admin(e token) bool {
+	return e.Role == lease.Admin && (e.Expires.IsZero() || t.now().Before(e.Expires))
+}
+
+// forget removes the file that first wrote, once its token is gone.
+func (t *Tokens) forget(gone token) error {
+	path := filepath.Join(filepath.Dir(t.path), adminFile)
+	secret, err := os.ReadFile(path)
+	if err == nil && hashOf(strings.TrimSpace(string(secret))) == gone.Hash {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the revoked token from %s: %w", path, err)
+	}
+	return nil
 }
 
 // save changes the file first, so that no token is in force that a restart would not know.
