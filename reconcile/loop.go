@@ -146,20 +146,21 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer l.runs.Wait()
 	defer l.detach()
 	for {
-		wait := l.o.Every
+		wait, began := l.o.Every, time.Now()
 		if err := l.tick(ctx); err != nil && ctx.Err() == nil {
 			wait = time.Second
 		} else if next := l.nextTry(); !next.IsZero() {
 			wait = min(wait, max(next.Sub(l.o.Now()), l.o.Debounce))
 		}
-		if !l.pauseFor(ctx, wait) {
+		// Passes take at most half of the time, however many events there are.
+		if !l.pauseFor(ctx, wait, max(l.o.Debounce, min(time.Since(began), time.Second))) {
 			return nil
 		}
 	}
 }
 
 // pauseFor waits for an event, and a moment longer for those that come with it, or for d. False: ctx has ended.
-func (l *Loop) pauseFor(ctx context.Context, d time.Duration) bool {
+func (l *Loop) pauseFor(ctx context.Context, d, moment time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -169,7 +170,7 @@ func (l *Loop) pauseFor(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-l.wake:
 	}
-	timer.Reset(l.o.Debounce)
+	timer.Reset(moment)
 	select {
 	case <-ctx.Done():
 		return false
