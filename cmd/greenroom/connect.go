@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -240,8 +241,8 @@ func (w *wishes) request() (client.Request, error) {
 	}
 	for name, text := range w.atLeast {
 		n, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return r, usage("--at-least %s=%s: %q is no number", name, text, text)
+		if err != nil || !(n >= 0) || math.IsInf(n, 0) {
+			return r, usage("--at-least %s=%s: %q is no number from 0 on", name, text, text)
 		}
 		if r.AtLeast == nil {
 			r.AtLeast = map[string]float64{}

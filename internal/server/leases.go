@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 
@@ -25,6 +26,11 @@ const slack = time.Minute
 func (a *api) acquire(ctx context.Context, who lease.Caller, r request[client.Request]) (answer, error) {
 	if _, err := parseKey(r.Body.PublicKey); err != nil {
 		return answer{}, err
+	}
+	for name, n := range r.Body.AtLeast {
+		if !(n >= 0) || math.IsInf(n, 0) {
+			return answer{}, fmt.Errorf("%w: at_least %.40q is %v, want a number from 0 on", lease.ErrInvalid, name, n)
+		}
 	}
 	if a.Store.Fleet().Revision == "" {
 		return answer{}, fmt.Errorf("%w: no spec is in force yet", errNotReady)

@@ -49,6 +49,7 @@ func TestBadInputIsRefusedAndNothingIsLost(t *testing.T) {
 			"no content type":               {415, "unsupported_media", sent{token: h.user, method: "POST", path: "/v1/leases", body: "{}", header: map[string]string{"Content-Type": ""}, against: true}},
 			"a key that is none":            {400, "invalid", post(client.Request{Cache: "ci", PublicKey: "ssh-rsa nothing"})},
 			"two keys":                      {400, "invalid", post(client.Request{Cache: "ci", PublicKey: edKey + "\n" + edKey})},
+			"a negative capacity":           {400, "invalid", post(client.Request{Cache: "ci", AtLeast: map[string]float64{"cpus": -1}})},
 			"a ttl below a second":          {400, "invalid", post(client.Request{Cache: "ci", TTL: 1})},
 			"a long idempotency key":        {400, "invalid", sent{token: h.user, method: "POST", path: "/v1/leases", header: map[string]string{"Idempotency-Key": strings.Repeat("k", 129)}, against: true}},
 			"an unknown cache":              {404, "unknown_cache", post(client.Request{Cache: "cd"})},

@@ -134,8 +134,18 @@ func (c *Client) do(ctx context.Context, k call) error {
 	}
 }
 
+// unsendable is a call that cannot be put as an HTTP request: no try of it will do.
+type unsendable struct{ err error }
+
+func (u *unsendable) Error() string { return "make the request: " + u.err.Error() }
+
+func (u *unsendable) Unwrap() error { return u.err }
+
 // temporary tells what may be otherwise in a moment: no answer at all, or 429, 502, 503 and 504.
 func temporary(err error) bool {
+	if _, ok := errors.AsType[*unsendable](err); ok {
+		return false
+	}
 	answered, ok := errors.AsType[*Error](err)
 	if !ok {
 		return true
@@ -152,7 +162,7 @@ func (c *Client) try(ctx context.Context, k call) error {
 	defer cancel()
 	req, err := c.request(ctx, k)
 	if err != nil {
-		return err
+		return &unsendable{err}
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -345,4 +346,17 @@ func FuzzDuration(f *testing.F) {
 			t.Errorf("%q is read as %v, which is written as %q", text, d, out)
 		}
 	})
+}
+
+func TestACallThatCannotBeWrittenIsNotTriedAgain(t *testing.T) {
+	tried := false
+	c, err := client.New(client.Options{Addr: "http://127.0.0.1:1", Retry: time.Hour, OnRetry: func(error) { tried = true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Request(t.Context(), client.Request{AtLeast: map[string]float64{"cpus": math.NaN()}})
+	var unwritten *json.UnsupportedValueError
+	if tried || !errors.As(err, &unwritten) {
+		t.Errorf("tried again: %v; %v", tried, err)
+	}
 }
