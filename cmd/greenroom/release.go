@@ -38,6 +38,9 @@ func newRelease() *cobra.Command {
 		if err != nil {
 			return hinted(err)
 		}
+		if l.Reason != "" {
+			loud(cmd)(l.Reason)
+		}
 		if isJSON(cmd) {
 			return writeJSON(cmd.OutOrStdout(), l)
 		}

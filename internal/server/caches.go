@@ -85,6 +85,9 @@ func (a *api) listCacheGuests(ctx context.Context, who lease.Caller, r request[n
 
 func (a *api) toggle(enabled bool) handler[client.Toggle] {
 	return func(ctx context.Context, who lease.Caller, r request[client.Toggle]) (answer, error) {
+		if err := brief(r.Body.Reason); err != nil {
+			return answer{}, err
+		}
 		until, err := a.until(r.Body)
 		if err != nil {
 			return answer{}, err

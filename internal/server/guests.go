@@ -71,6 +71,9 @@ func (a *api) listEvents(ctx context.Context, who lease.Caller, r request[none])
 }
 
 func (a *api) taint(ctx context.Context, who lease.Caller, r request[client.Reason]) (answer, error) {
+	if err := brief(r.Body.Reason); err != nil {
+		return answer{}, err
+	}
 	g, err := a.Store.Guest(ctx, r.path("guest"))
 	if err != nil {
 		return answer{}, err

@@ -9,15 +9,18 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"reflect"
 	"runtime/debug"
 	"strings"
 	"time"
 
 	"greenroom/lease"
+	"greenroom/lease/client"
 )
 
 const (
 	maxBody     = 1 << 20
+	maxReason   = 1 << 10 // bytes
 	maxPoll     = 60 * time.Second
 	callTimeout = maxPoll + 15*time.Second
 )
@@ -119,6 +122,14 @@ func malformed(format string, args ...any) error {
 	return &fault{http.StatusBadRequest, "malformed", fmt.Sprintf(format, args...)}
 }
 
+// brief bounds what people write, which is kept and shown to others.
+func brief(reason string) error {
+	if len(reason) > maxReason {
+		return fmt.Errorf("%w: the reason has %d bytes, at most %d are kept", lease.ErrInvalid, len(reason), maxReason)
+	}
+	return nil
+}
+
 // decode reads exactly one JSON object and refuses what it does not know.
 func decode(body []byte, into any) error {
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
@@ -146,11 +157,29 @@ func decodeFault(err error) error {
 	case errors.As(err, &syntax):
 		return malformed("the body is no JSON: %v at byte %d", err, syntax.Offset)
 	case errors.As(err, &kind):
-		return malformed("%.80s is a %s where a %s is wanted", kind.Field, kind.Value, kind.Type.Kind())
+		return malformed("%.80s is a %.40s where %s is wanted", kind.Field, kind.Value, wanted(kind.Type))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return malformed("the body ends in the middle of its JSON")
 	}
 	return malformed("%v", err)
+}
+
+// wanted names what a field takes, in words of JSON.
+func wanted(t reflect.Type) string {
+	if t == reflect.TypeFor[client.Duration]() || t == reflect.TypeFor[*client.Duration]() {
+		return `a duration such as "30m"`
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	}
+	return "a number"
 }
 
 // recovered answers a panic of next as a fault of ours and logs it once.

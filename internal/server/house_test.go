@@ -76,7 +76,10 @@ type fakeDog struct {
 }
 
 func (f *fakeDog) Probe(_ context.Context, g lease.Guest) (string, error) {
-	return "ssh: " + g.Name + " answers", f.err
+	if f.err != nil {
+		return "", f.err
+	}
+	return "ssh: " + g.Name + " answers", nil
 }
 
 func (f *fakeDog) Brakes() map[string]string { return f.brakes }

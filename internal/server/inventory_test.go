@@ -165,6 +165,9 @@ func TestTheDocumentIsServed(t *testing.T) {
 	if g.Status != 200 || string(g.Body) != string(document) {
 		t.Errorf("%d, %d bytes", g.Status, len(g.Body))
 	}
+	if g = h.do(sent{method: "HEAD", path: "/openapi.yaml", against: true}); g.Status != 200 || len(g.Body) != 0 {
+		t.Errorf("HEAD: %d, %d bytes", g.Status, len(g.Body))
+	}
 }
 
 func TestTokensAreMadeListedAndRevoked(t *testing.T) {

@@ -36,6 +36,9 @@ func (a *api) acquire(ctx context.Context, who lease.Caller, r request[client.Re
 		return answer{}, fmt.Errorf("%w: no spec is in force yet", errNotReady)
 	}
 	l, err := a.Store.Acquire(ctx, who, wish(r.Body, r.http.Header.Get("Idempotency-Key")))
+	if errors.Is(err, lease.ErrNoneReady) && a.Reconciler != nil && r.Body.Cache != "" {
+		err = fmt.Errorf("%w: %s", err, a.Reconciler.Explain(ctx, r.Body.Cache))
+	}
 	if err != nil {
 		return answer{}, err
 	}
@@ -97,7 +100,23 @@ func (a *api) renew(ctx context.Context, who lease.Caller, r request[client.Rene
 func (a *api) release(ctx context.Context, who lease.Caller, r request[client.Release]) (answer, error) {
 	how := lease.Release{Outcome: r.Body.Outcome, Hold: time.Duration(r.Body.Hold), Discard: r.Body.Shelve != nil && !*r.Body.Shelve}
 	l, err := a.Store.Release(ctx, who, r.path("lease"), how)
-	return answer{body: outline(l)}, err
+	out := outline(l)
+	if err == nil && r.Body.Hold > 0 && !l.Replayed {
+		out.Reason = a.unheld(ctx, l)
+	}
+	return answer{body: out}, err
+}
+
+// unheld says why the guest was not held when its lease ended: an order to replace it goes first.
+func (a *api) unheld(ctx context.Context, l lease.Lease) string {
+	if l.Guest == "" {
+		return "there is no guest to hold: the lease was not granted yet"
+	}
+	g, err := a.Store.Guest(ctx, l.Guest)
+	if err != nil || g.Incarnation == l.Incarnation && g.State == lease.Held {
+		return "" // the lease has ended: that its guest can't be looked at fails nothing
+	}
+	return fmt.Sprintf("the hold was not kept: guest %s was ordered to be replaced and is %s", g.Name, g.State)
 }
 
 func (a *api) listLeases(ctx context.Context, who lease.Caller, r request[none]) (answer, error) {
@@ -210,9 +229,12 @@ func parseKey(line string) (ssh.PublicKey, error) {
 	if line == "" {
 		return nil, nil
 	}
-	key, _, _, rest, err := cryptossh.ParseAuthorizedKey([]byte(line))
+	key, _, options, rest, err := cryptossh.ParseAuthorizedKey([]byte(line))
 	if err != nil || len(rest) > 0 {
 		return nil, fmt.Errorf("%w: public_key is no single line of authorized_keys format, such as \"ssh-ed25519 AAAA…\"", lease.ErrInvalid)
+	}
+	if len(options) > 0 {
+		return nil, fmt.Errorf("%w: public_key has options, which a certificate would not keep; send the key without them", lease.ErrInvalid)
 	}
 	if _, certificate := key.(*ssh.Certificate); certificate {
 		return nil, fmt.Errorf("%w: public_key is a certificate; send the plain key", lease.ErrInvalid)

@@ -205,3 +205,22 @@ func TestAReleaseCanHoldOrDiscardTheGuest(t *testing.T) {
 		}
 	})
 }
+
+func TestAHoldOfAGuestThatIsToBeReplacedIsNotPromised(t *testing.T) {
+	eachHouse(t, func(h *house) {
+		g := h.shelve("ci")
+		l := h.acquire(h.user, client.Request{Cache: "ci"})
+		ask[client.Ordered](h, 202, sent{token: h.admin, method: "POST", path: "/v1/guests/" + g.Name + "/taint"})
+		hold := client.Release{Hold: client.Duration(time.Minute)}
+		ended := ask[client.Lease](h, 200, sent{token: h.user, method: "DELETE", path: "/v1/leases/" + l.ID, body: hold})
+		if want := "the hold was not kept: guest " + g.Name + " was ordered to be replaced and is tainted"; ended.Reason != want {
+			h.t.Errorf("released: %q, want %q", ended.Reason, want)
+		}
+		h.shelve("ci")
+		l = h.acquire(h.user, client.Request{Cache: "ci"})
+		ended = ask[client.Lease](h, 200, sent{token: h.user, method: "DELETE", path: "/v1/leases/" + l.ID, body: hold})
+		if ended.Reason != "" {
+			h.t.Errorf("released and held: %q", ended.Reason)
+		}
+	})
+}

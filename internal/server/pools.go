@@ -71,6 +71,9 @@ func (a *api) listShards(ctx context.Context, _ lease.Caller, _ request[none]) (
 }
 
 func (a *api) pause(ctx context.Context, who lease.Caller, r request[client.Reason]) (answer, error) {
+	if err := brief(r.Body.Reason); err != nil {
+		return answer{}, err
+	}
 	p := &lease.Pause{By: who.Name, Reason: r.Body.Reason, Since: a.Now().UTC()}
 	return answer{body: p}, a.setPause(ctx, r.path("pool"), p)
 }

@@ -48,6 +48,10 @@ func TestBadInputIsRefusedAndNothingIsLost(t *testing.T) {
 			"a form":                        {415, "unsupported_media", sent{token: h.user, method: "POST", path: "/v1/leases", body: "cache=ci", header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, against: true}},
 			"no content type":               {415, "unsupported_media", sent{token: h.user, method: "POST", path: "/v1/leases", body: "{}", header: map[string]string{"Content-Type": ""}, against: true}},
 			"a key that is none":            {400, "invalid", post(client.Request{Cache: "ci", PublicKey: "ssh-rsa nothing"})},
+			"a key with options":            {400, "invalid", post(client.Request{Cache: "ci", PublicKey: `command="true" ` + edKey})},
+			"a long reason to taint":        {400, "invalid", sent{token: h.admin, method: "POST", path: "/v1/guests/" + guest.Name + "/taint", body: client.Reason{Reason: strings.Repeat("r", maxReason+1)}, against: true}},
+			"a long reason to pause":        {400, "invalid", sent{token: h.admin, method: "POST", path: "/v1/pools/local/pause", body: client.Reason{Reason: strings.Repeat("r", maxReason+1)}, against: true}},
+			"a long reason to disable":      {400, "invalid", sent{token: h.admin, method: "POST", path: "/v1/caches/ci/disable", body: client.Toggle{Reason: strings.Repeat("r", maxReason+1)}, against: true}},
 			"two keys":                      {400, "invalid", post(client.Request{Cache: "ci", PublicKey: edKey + "\n" + edKey})},
 			"a negative capacity":           {400, "invalid", post(client.Request{Cache: "ci", AtLeast: map[string]float64{"cpus": -1}})},
 			"a ttl below a second":          {400, "invalid", post(client.Request{Cache: "ci", TTL: 1})},
@@ -102,10 +106,15 @@ func TestBadInputIsRefusedAndNothingIsLost(t *testing.T) {
 			if p.Detail == "" || strings.Contains(p.Detail, "\n") {
 				h.t.Errorf("%s: the detail %q is no line for people", name, p.Detail)
 			}
+			if want := map[string]string{
+				"a duration that is a number": `a duration such as "30m"`, "a wrong type": "a string", "nothing ready, not waiting": "every guest of cache ci is leased",
+			}[name]; !strings.Contains(p.Detail, want) {
+				h.t.Errorf("%s: the detail %q does not say %q", name, p.Detail, want)
+			}
 			if (c.status == 401) != (header.Get("WWW-Authenticate") != "") {
 				h.t.Errorf("%s: WWW-Authenticate is %q", name, header.Get("WWW-Authenticate"))
 			}
-			if c.status == 405 && header.Get("Allow") != "GET, POST" {
+			if c.status == 405 && header.Get("Allow") != "GET, HEAD, POST" {
 				h.t.Errorf("%s: Allow is %q", name, header.Get("Allow"))
 			}
 		}

@@ -26,7 +26,13 @@ func Handler(p Parts) http.Handler {
 }
 
 func (a *api) routes(router *mux.Router) {
-	on := func(method, path string, h http.Handler) { router.Handle(path, h).Methods(method) }
+	on := func(method, path string, h http.Handler) {
+		methods := []string{method}
+		if method == http.MethodGet {
+			methods = append(methods, http.MethodHead) // RFC 9110 section 9.3.2; net/http leaves the body out
+		}
+		router.Handle(path, h).Methods(methods...)
+	}
 	user, admin := access{}, access{admin: true}
 
 	on("POST", "/v1/leases", handle(a, user, a.acquire))
@@ -91,7 +97,7 @@ func notFound(w http.ResponseWriter, _ *http.Request) {
 func notAllowed(router *mux.Router) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
-		for _, method := range []string{"DELETE", "GET", "POST"} {
+		for _, method := range []string{"DELETE", "GET", "HEAD", "POST"} {
 			probe := r.Clone(r.Context())
 			probe.Method = method
 			var match mux.RouteMatch

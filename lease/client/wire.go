@@ -56,7 +56,7 @@ type Lease struct {
 	Owner       string      `json:"owner"`
 	Phase       lease.Phase `json:"phase"`
 	Position    int         `json:"position,omitempty"` // in the queue, from 1
-	Reason      string      `json:"reason,omitempty"`   // why it waits
+	Reason      string      `json:"reason,omitempty"`   // why it waits, or why its release held no guest
 	Guest       *Guest      `json:"guest,omitempty"`
 	TTL         Duration    `json:"ttl"`
 	Created     time.Time   `json:"created"`
