@@ -70,6 +70,7 @@ func load(t *testing.T, o options) {
 	if waited := granted.Load() - hits.Load(); waited < loadClients {
 		t.Errorf("only %d of %d clients had to wait: that is no load", waited, loadClients)
 	}
+	h.shelved(loadGuests) // those released last are still being reset
 	h.counted(granted.Load(), hits.Load())
 	inOrder(t, leases)
 	h.matched(t, h.guests())
