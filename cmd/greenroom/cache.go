@@ -15,7 +15,7 @@ import (
 func newCache() *cobra.Command {
 	at := &link{}
 	cmd := group("cache", "Look at caches, enable and disable them, remove their guests",
-		newCacheList(at), newCacheShow(at), newCacheGuests(at), newCacheEnable(at, true), newCacheEnable(at, false),
+		newCacheList(at), newCacheShow(at), newCacheGuests(at), newCacheQueue(at), newCacheEnable(at, true), newCacheEnable(at, false),
 		newCacheReset(at), newCacheRemoveGuest(at))
 	at.flags(cmd)
 	return cmd
@@ -70,6 +70,23 @@ func newCacheGuests(at *link) *cobra.Command {
 		ask := func(ctx context.Context, c *client.Client) ([]lease.Guest, error) { return c.CacheGuests(ctx, args[0]) }
 		return look(cmd, at, ask, guestTable)
 	}}
+}
+
+func newCacheQueue(at *link) *cobra.Command {
+	return &cobra.Command{
+		Use: "queue CACHE", Short: "List your requests that wait in a cache; an admin sees everybody's", Args: exactArgs("CACHE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ask := func(ctx context.Context, c *client.Client) ([]client.Lease, error) { return c.Queue(ctx, args[0]) }
+			return look(cmd, at, ask, queueTable)
+		},
+	}
+}
+
+func queueTable(w *tabwriter.Writer, queue []client.Lease) {
+	row(w, "PLACE", "LEASE", "HOLDER", "OWNER", "WAITS SINCE", "UNTIL")
+	for _, l := range queue {
+		row(w, l.Position, l.ID, l.Holder, l.Owner, ago(l.Created), stamp(l.WaitUntil))
+	}
 }
 
 func newCacheEnable(at *link, on bool) *cobra.Command {

@@ -116,6 +116,9 @@ func over(lost <-chan struct{}) bool {
 
 // unleased says why no guest was leased.
 func unleased(cmd *cobra.Command, err error) error {
+	if errors.Is(err, client.ErrUncancelled) {
+		return interrupted(client.ErrUncancelled.Error())
+	}
 	if cmd.Context().Err() != nil {
 		return interrupted("the request was cancelled")
 	}

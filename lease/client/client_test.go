@@ -360,3 +360,19 @@ func TestACallThatCannotBeWrittenIsNotTriedAgain(t *testing.T) {
 		t.Errorf("tried again: %v; %v", tried, err)
 	}
 }
+
+func TestARequestThatCannotBeCancelledIsSaidToLapse(t *testing.T) {
+	h := newHouse(t, time.Minute)
+	var away atomic.Bool
+	c := h.client(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		h.handler.ServeHTTP(w, r)
+	}, client.Options{Retry: -1})
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := c.Acquire(ctx, client.Request{Cache: "ci"}, func(client.Lease) { away.Store(true); cancel() })
+	if !errors.Is(err, client.ErrUncancelled) || !errors.Is(err, context.Canceled) {
+		t.Errorf("acquire: %v", err)
+	}
+}

@@ -26,7 +26,7 @@ func (c *Client) Request(ctx context.Context, r Request) (Lease, error) {
 }
 
 // Acquire asks for a guest and waits in line until the lease is active. queued, when it is not nil, is told of each new place
-// in line. When ctx ends first, the request is cancelled. An error that is lease.ErrOver says that the request ended while
+// in line. When ctx ends first, the request is cancelled, or the error is ErrUncancelled too. An error that is lease.ErrOver says that the request ended while
 // it waited.
 func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Lease, error) {
 	r.Key = cmp.Or(r.Key, rand.Text())
@@ -39,7 +39,9 @@ func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Le
 		l, err = c.Wait(ctx, l.ID, pollTime)
 	}
 	if ctx.Err() != nil {
-		c.undo(context.WithoutCancel(ctx), r)
+		if err := c.undo(context.WithoutCancel(ctx), r); err != nil {
+			return Lease{}, fmt.Errorf("%w; %w", context.Cause(ctx), err)
+		}
 		return Lease{}, context.Cause(ctx)
 	}
 	if err == nil && l.Phase == lease.Ended {
@@ -54,13 +56,21 @@ var endings = map[string]string{
 	lease.Removed: "dropped, because the specs have the cache no more",
 }
 
+// ErrUncancelled says that the server was away when a request was to be cancelled: it ends there because nobody asks for it.
+var ErrUncancelled = errors.New("the request could not be cancelled; it lapses by itself")
+
 // undo gives back whatever came of a request; its key finds it even when the answer was lost.
-func (c *Client) undo(ctx context.Context, r Request) {
+func (c *Client) undo(ctx context.Context, r Request) error {
 	ctx, cancel := context.WithTimeout(ctx, undoTime)
 	defer cancel()
-	if l, err := c.Request(ctx, r); err == nil {
-		_, _ = c.Release(ctx, l.ID, Release{})
+	l, err := c.Request(ctx, r)
+	if err == nil {
+		_, err = c.Release(ctx, l.ID, Release{})
 	}
+	if err != nil && temporary(err) {
+		return ErrUncancelled
+	}
+	return nil // cancelled, or refused in the first place
 }
 
 func leasePath(id string) string { return "/v1/leases/" + url.PathEscape(id) }
