@@ -86,8 +86,10 @@ func fewDie(t *testing.T, h *house, tf *terraform) {
 			replaced = append(replaced, s.LastRun.Replaced...)
 		}
 	}
-	if diff := cmp.Diff(dead[len(dead)-len(replaced):], replaced); diff != "" || len(replaced) == 0 {
-		t.Errorf("what the last run says it has replaced: %s", diff)
+	// Verdicts that come apart make two runs, of which the last one is told of.
+	strange := func(name string) bool { return !slices.Contains(dead, name) }
+	if len(replaced) == 0 || slices.ContainsFunc(replaced, strange) {
+		t.Errorf("the last run says that it has replaced %v, want some of %v", replaced, dead)
 	}
 }
 
