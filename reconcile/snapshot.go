@@ -70,7 +70,7 @@ func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
 	for id, sh := range l.shards {
 		s.Busy[id] = sh.run != "" || sh.stalled != nil || sh.until.After(s.Now)
 		s.Stalled[id] = sh.stalled != nil
-		if sh.stalled != nil && sh.digest == s.Digests[sh.pool] {
+		if sh.stalled != nil && sh.meta.Digest == s.Digests[sh.pool] {
 			s.Backoff[sh.pool] = true // another shard of the same digest would stall as well
 		}
 	}

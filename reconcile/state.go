@@ -45,7 +45,6 @@ type poolState struct {
 type shardState struct {
 	pause
 	id, pool   string
-	digest     string
 	run        string
 	meta       shardMeta
 	last       *condition.RunStatus
@@ -93,12 +92,13 @@ func (l *Loop) forgive(pool string) {
 
 // forgiveAll is for a new revision: it may have mended anything.
 func (l *Loop) forgiveAll() {
-	for name := range l.pools {
-		l.forgive(name)
+	for _, p := range l.pools {
+		p.pause = pause{}
 	}
 	for _, sh := range l.shards {
-		l.forgive(sh.pool)
+		sh.pause, sh.stalled = pause{}, nil
 	}
+	clear(l.breakers)
 }
 
 // Those that follow take l.mu themselves.
@@ -131,7 +131,7 @@ func (l *Loop) remember(shard string, meta shardMeta) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sh := l.shardLocked(shard, meta.Recipe.Pool)
-	sh.meta, sh.digest, sh.kept = meta, meta.Digest, false
+	sh.meta, sh.kept = meta, false
 }
 
 func (l *Loop) metaOf(shard string) shardMeta {
