@@ -12,9 +12,6 @@ import (
 //go:embed all:local
 var bundled embed.FS
 
-// FS returns the bundled modules, each in a directory of its name.
-func FS() fs.FS { return bundled }
-
 // Names lists the bundled modules in alphabetical order.
 func Names() []string {
 	entries, err := fs.ReadDir(bundled, ".")

@@ -40,7 +40,7 @@ type Job struct {
 type Module struct {
 	// Dir is a local directory tree.
 	Dir string `json:"-"`
-	// FS is an embedded tree, as modules.FS holds the bundled ones.
+	// FS is an embedded tree, as modules.Lookup returns a bundled one.
 	FS fs.FS `json:"-"`
 	// Source is a remote source as Terraform writes them (git::, registry), fetched by init.
 	Source string `json:"source,omitempty"`
