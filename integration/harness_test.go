@@ -402,7 +402,9 @@ func (h *house) write(spec fmt.Stringer) {
 	h.Helper()
 	h.writeText(spec.String())
 	r := gitops.Directory{Path: h.path("specs")}.Load()
-	noError(h, r.Err)
+	if r.Fault != nil {
+		h.Fatal(r.Fault)
+	}
 	h.revision, h.pools = r.Fleet.Revision, len(r.Fleet.Pools)
 }
 

@@ -132,8 +132,8 @@ func TestBadSpecsChangeNothing(t *testing.T) {
 		t.Helper()
 		h.until("the status tells of the fault", func() error {
 			st, err := h.api.Status(t.Context())
-			if err == nil && (st.SpecValid || st.Revision != inForce || !strings.Contains(st.SpecError, "fleet.hcl") || !strings.Contains(st.SpecError, `max = "many"`)) {
-				err = fmt.Errorf("valid %t, revision %s: %s", st.SpecValid, st.Revision, st.SpecError)
+			if err == nil && (st.SpecFault == nil || st.Revision != inForce || !strings.Contains(st.SpecFault.Message, "fleet.hcl") || !strings.Contains(st.SpecFault.Message, `max = "many"`)) {
+				err = fmt.Errorf("valid %t, revision %s: %v", st.SpecValid, st.Revision, st.SpecFault)
 			}
 			return err
 		})

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"greenroom/lease"
+	"greenroom/reconcile"
 	"greenroom/reconcile/condition"
 	"greenroom/specs"
 )
@@ -71,11 +72,11 @@ func TestAModuleThatIsMendedServes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, dir := openHouse(t), t.TempDir()
-			h.loop.Offer(fleet("r1", 2, module(t, dir, bad)), nil)
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2, module(t, dir, bad))})
 			h.until("the pool says what is wrong", func() bool {
 				return h.condition(condition.Stalled).Status || h.condition(condition.Waiting).Status
 			})
-			h.loop.Offer(fleet("r2", 2, module(t, dir, machines("true", "true"))), nil)
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 2, module(t, dir, machines("true", "true")))})
 			h.shelved(2)
 		})
 	}
@@ -85,10 +86,10 @@ func TestAGuestThatCannotBeDestroyedIsTriedWithPauses(t *testing.T) {
 	h, dir := openHouse(t), t.TempDir()
 	may := filepath.Join(dir, "may-go")
 	use := module(t, t.TempDir(), machines("true", "test -e "+may))
-	h.loop.Offer(fleet("r1", 3, use), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 3, use)})
 	h.shelved(3)
 	before := h.driver.Started()
-	h.loop.Offer(fleet("r2", 2, use, func(f *specs.Fleet) { f.Caches[0].Size = 2 }), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 2, use, func(f *specs.Fleet) { f.Caches[0].Size = 2 })})
 	h.until("it has failed twice", func() bool {
 		return slices.ContainsFunc(h.guests(t.Context()), func(g lease.Guest) bool { return g.Failures >= 2 })
 	})
@@ -105,7 +106,7 @@ func TestAGuestThatCannotBeDestroyedIsTriedWithPauses(t *testing.T) {
 func TestAModuleThatBreaksTheContractStallsAndMakesNoMore(t *testing.T) {
 	h, dir := openHouse(t), t.TempDir()
 	broken := strings.Replace(machines("true", "true"), "port = 1,", `port = "x",`, 1)
-	h.loop.Offer(fleet("r1", 2, module(t, dir, broken)), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2, module(t, dir, broken))})
 	h.until("the pool is stalled, and says why", func() bool {
 		c := h.condition(condition.Stalled)
 		return c.Status && c.Reason == "FaultContract" && strings.Contains(c.Message, "port")
@@ -121,10 +122,10 @@ func TestAModuleThatBreaksTheContractStallsAndMakesNoMore(t *testing.T) {
 	if len(shards) > 1 {
 		t.Errorf("machines that nobody can use, in %d shards", len(shards))
 	}
-	h.loop.Offer(fleet("r2", 1, func(f *specs.Fleet) {
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 1, func(f *specs.Fleet) {
 		f.Pools[0].Name = "other"
 		f.Caches[0].Pools = []string{"other"}
-	}), nil)
+	})})
 	h.until("the removed pool leaves nothing behind", func() bool {
 		all := h.guests(t.Context())
 		return len(all) == 1 && all[0].Pool == "other" && all[0].State == lease.Shelved
@@ -137,12 +138,12 @@ func TestAStoreThatIsLostDuringARunIsRebuiltWhole(t *testing.T) {
 	text := machines("if [ -e "+gate+" ]; then while [ -e "+gate+" ]; do sleep 0.05; done; fi", "true")
 	use := module(t, t.TempDir(), text)
 	one := func(f *specs.Fleet) { f.Pools[0].ShardSize = 1 }
-	h.loop.Offer(fleet("r1", 2, use, one), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2, use, one)})
 	h.shelved(2)
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.loop.Offer(fleet("r2", 3, use, one), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 3, use, one)})
 	h.until("a run is applying", func() bool {
 		locks, _ := filepath.Glob(filepath.Join(h.dir, "terraform", "shards", "*", "work", ".terraform.tfstate.lock.info"))
 		return len(locks) > 0
@@ -191,7 +192,7 @@ func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
 	small := func(f *specs.Fleet) {
 		f.Pools[0].Spare, f.Pools[0].Max, f.Caches[0].Max, f.Caches[0].Size = 1, 1, 1, 1
 	}
-	h.loop.Offer(fleet("r1", 0, small), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 0, small)})
 	h.shelved(1)
 	l := h.acquire()
 	signer := lease.Signer{Key: make([]byte, 32)}
@@ -226,7 +227,7 @@ func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
 		f.Pools[0].Module, f.Pools[0].ModuleDir = source, source
 		f.Pools[0].Variables = fmt.Appendf(nil, `{"dir":%q}`, machines)
 	}
-	h.loop.Offer(fleet("r1", 2, use), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2, use)})
 	h.shelved(2)
 	l := h.acquire()
 	dead := h.shelved(2)[0]

@@ -182,10 +182,7 @@ func (l *Loop) Status(ctx context.Context) (condition.Status, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := condition.Status{
-		Revision: l.fleet.Revision, Source: l.o.Source, SpecValid: l.specErr == nil, SpecSince: l.specSince, Pools: []condition.PoolStatus{},
-	}
-	if l.specErr != nil {
-		st.SpecError = l.specErr.Error()
+		Revision: l.fleet.Revision, Source: l.o.Source, SpecValid: l.fault == nil, SpecFault: l.fault, SpecSince: l.specSince, Pools: []condition.PoolStatus{},
 	}
 	if l.driver != nil {
 		path, version := l.driver.Binary()
@@ -242,10 +239,10 @@ func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 		problem = verdict{"TerraformMissing", l.driverErr.Error()}
 	case l.passErr != nil:
 		problem = verdict{"NothingDecided", l.passErr.Error()}
-	case l.specErr != nil && l.fleet.Revision == "":
-		problem = verdict{"SpecInvalid", "no good revision of the specs has been seen yet"}
-	case l.specErr != nil:
-		problem = verdict{"SpecInvalid", "the newest specs are bad; revision " + l.fleet.Revision + " stays in force"}
+	case l.fault != nil && l.fleet.Revision == "":
+		problem = verdict{l.fault.Reason, "no good revision of the specs has been seen yet"}
+	case l.fault != nil:
+		problem = verdict{l.fault.Reason, "the newest specs are not in force; revision " + l.fleet.Revision + " stays"}
 	case l.fleet.Revision == "":
 		problem = verdict{"NoSpecs", "no specs are in force yet"}
 	}

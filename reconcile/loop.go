@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"greenroom/lease"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
@@ -35,6 +36,13 @@ type Options struct {
 	FleetFile string
 	// Vanished is told of guests that their provider took away.
 	Vanished func(ctx context.Context, guests []lease.Guest, evidence string)
+	// Held is told of a revision that must not come into force before somebody approves it, with its preview, and returns
+	// the id of the plan by which people will know it. It must not block.
+	Held func(Revision, *Preview) (plan string)
+	// Adopted is told that another revision is in force. It must not block.
+	Adopted func()
+	// ApprovalsFile keeps approvals of revisions that are not in force yet. Empty: not kept over a restart.
+	ApprovalsFile string
 	// Brakes says for which pools the watchdog's brake holds, and why.
 	Brakes func() map[string]string
 
@@ -56,9 +64,9 @@ type Loop struct {
 
 	mu         sync.Mutex
 	driver     *terraform.Driver
-	fleet      *specs.Fleet // in force
-	offered    *specs.Fleet // newer, not in force yet
-	specErr    error        // of the newest revision, when it is bad
+	fleet      *specs.Fleet     // in force
+	offered    *specs.Fleet     // newer, not in force yet
+	fault      *condition.Fault // of the newest revision, when it is bad
 	specSince  time.Time
 	longest    time.Duration          // lease of any fleet that was offered
 	recipes    map[string]recipe      // pool -> what its guests are born of
@@ -99,6 +107,12 @@ func New(o Options) *Loop {
 	}
 	if o.Vanished == nil {
 		o.Vanished = func(context.Context, []lease.Guest, string) {}
+	}
+	if o.Held == nil {
+		o.Held = func(Revision, *Preview) string { return "" }
+	}
+	if o.Adopted == nil {
+		o.Adopted = func() {}
 	}
 	if o.Brakes == nil {
 		o.Brakes = func() map[string]string { return nil }

@@ -148,7 +148,7 @@ func (h *house) boot(ctx context.Context, wake <-chan struct{}) {
 
 // leave retires everything, so that no guest process outlives the test.
 func (h *house) leave() {
-	h.loop.Offer(&specs.Fleet{Revision: "empty"}, nil)
+	h.loop.Offer(reconcile.Revision{Fleet: &specs.Fleet{Revision: "empty"}})
 	for _, c := range []string{"ci", "local", "web"} {
 		leases, _ := h.store.Leases(context.Background(), c, 100)
 		for _, l := range leases {
@@ -249,19 +249,19 @@ func (h *house) acquire() lease.Lease {
 
 func TestTheLoopConvergesAndThenStartsNothing(t *testing.T) {
 	h := openHouse(t)
-	h.loop.Offer(fleet("r1", 2), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2)})
 	h.shelved(2)
 	h.until("ready", func() bool { return h.condition(condition.Ready).Status })
 	before := h.driver.Started()
 	h.loop.Wake()
 	h.loop.Wake("local")
 	h.until("a pass after the wake-up", func() bool { return h.condition(condition.Ready).Status })
-	h.loop.Offer(fleet("r2", 2), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 2)})
 	h.until("the new revision is in force", func() bool { st, _ := h.loop.Status(t.Context()); return st.Revision == "r2" })
 	if after := h.driver.Started(); after != before {
 		t.Errorf("%d Terraform processes for nothing", after-before)
 	}
-	h.loop.Offer(fleet("r3", 4), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r3", 4)})
 	h.shelved(4)
 }
 
@@ -275,7 +275,7 @@ func (h *house) condition(c condition.Type) condition.Condition {
 
 func TestATaintedGuestIsReplacedInItsSlot(t *testing.T) {
 	h := openHouse(t)
-	h.loop.Offer(fleet("r1", 3), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 3)})
 	victim := h.shelved(3)[1]
 	if _, err := h.store.Taint(t.Context(), alice, victim, lease.Taint{Reason: "dead", Evidence: "shot"}); err != nil {
 		t.Fatal(err)
@@ -301,11 +301,11 @@ func TestATaintedGuestIsReplacedInItsSlot(t *testing.T) {
 
 func TestAChangeOfVariablesLeavesLeasedGuestsAlone(t *testing.T) {
 	h := openHouse(t)
-	h.loop.Offer(fleet("r1", 2), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2)})
 	h.shelved(2)
 	held := h.acquire()
 	h.shelved(2)
-	h.loop.Offer(fleet("r2", 2, func(f *specs.Fleet) { f.Pools[0].UserData = "new" }), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 2, func(f *specs.Fleet) { f.Pools[0].UserData = "new" })})
 	h.until("all idle guests are of the new digest", func() bool {
 		digests := map[string]bool{}
 		idle := 0
@@ -337,7 +337,7 @@ func TestAChangeOfVariablesLeavesLeasedGuestsAlone(t *testing.T) {
 
 func TestALostStoreIsRebuiltFromTheState(t *testing.T) {
 	h := openHouse(t)
-	h.loop.Offer(fleet("r1", 2), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2)})
 	before := h.shelved(2)
 	if err := h.rdb.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
@@ -381,9 +381,9 @@ output "guests" { value = { for k, v in var.guests : k => tonumber("x") } }
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.loop.Offer(fleet("r1", 1, func(f *specs.Fleet) {
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 1, func(f *specs.Fleet) {
 		f.Pools = append(f.Pools, &specs.Pool{Name: "web", Module: bad, ModuleDir: bad, Max: 2, Spare: 1, ShardSize: 5, Variables: []byte("{}"), Rollout: specs.Rollout{MaxUnavailable: 1}})
-	}), nil)
+	})})
 	h.until("the bad pool says why, and the good one serves", func() bool {
 		st, err := h.loop.Status(t.Context())
 		if err != nil || len(st.Pools) < 2 {
@@ -396,7 +396,7 @@ output "guests" { value = { for k, v in var.guests : k => tonumber("x") } }
 
 func TestARestartFindsTheRunThatWentOn(t *testing.T) {
 	h := openHouse(t)
-	h.loop.Offer(fleet("r1", 3), nil)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 3)})
 	h.until("a run is under way", func() bool {
 		return slices.ContainsFunc(h.guests(t.Context()), func(g lease.Guest) bool { return g.State == lease.Provisioning })
 	})

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"greenroom/modules"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
@@ -86,18 +87,28 @@ func (m shardMeta) module() terraform.Module {
 	return terraform.Module{Source: m.Recipe.Source}
 }
 
+// Revision is one state of the specs, as a source found it.
+type Revision struct {
+	Name     string           // commit, or digest of a directory; empty when none could be read
+	Fleet    *specs.Fleet     // what it declares; its Revision is Name
+	Fault    *condition.Fault // why there is no Fleet
+	Detached bool             // it does not descend from the one in force
+}
+
 // Offer hands the loop a newer revision of the specs, or the reason why the newest one is bad: then the one in force stays.
-func (l *Loop) Offer(fleet *specs.Fleet, err error) {
+func (l *Loop) Offer(r Revision) {
 	l.mu.Lock()
-	if l.specErr = err; err == nil {
-		l.offered = fleet
-		for _, c := range fleet.AllCaches() {
+	if l.fault = r.Fault; r.Fault == nil {
+		l.offered = r.Fleet
+		for _, c := range r.Fleet.AllCaches() {
 			l.longest = max(l.longest, c.Lease.Max)
 		}
+	} else if r.Fault.Since.IsZero() {
+		r.Fault.Since = l.o.Now()
 	}
 	l.mu.Unlock()
-	if err != nil {
-		l.o.Log.Error("the newest specs are bad; the last good ones stay in force", "revision", l.inForce().Revision, "err", err)
+	if r.Fault != nil {
+		l.o.Log.Error("the newest specs are bad; the last good ones stay in force", "revision", l.inForce().Revision, "reason", r.Fault.Reason, "err", r.Fault)
 	}
 	l.nudge()
 }
@@ -170,6 +181,6 @@ func (l *Loop) Restore() error {
 	if err != nil {
 		return fmt.Errorf("the last good fleet: %w", err)
 	}
-	l.Offer(fleet, nil)
+	l.Offer(Revision{Name: fleet.Revision, Fleet: fleet})
 	return nil
 }

@@ -35,6 +35,14 @@ type Fleet struct {
 	Pools []*Pool `json:"pools"`
 	// Caches are the named caches, sorted by name; see [Fleet.AllCaches] for the invisible ones too.
 	Caches []*Cache `json:"caches"`
+	// Guard holds a revision that would retire too many of all guests; nil: none does.
+	Guard *Guard `json:"guard,omitempty"`
+}
+
+// Guard holds a revision back until an admin has approved its plan.
+type Guard struct {
+	// MaxRetire is the fraction of the guests, 0 to 1, that a revision may retire without another in their place.
+	MaxRetire float64 `json:"max_retire"`
 }
 
 // Pool is a supply of guests of one kind.
@@ -59,10 +67,12 @@ type Pool struct {
 	// UserData is the bootstrap text that guests are born with. Default "".
 	UserData string `json:"user_data"`
 	// Probes has at least one element: a pool without a probe block gets one ssh probe.
-	Probes  []Probe   `json:"probes"`
-	Brake   Brake     `json:"brake"`
-	Rollout Rollout   `json:"rollout"`
-	Range   hcl.Range `json:"-"`
+	Probes  []Probe `json:"probes"`
+	Brake   Brake   `json:"brake"`
+	Rollout Rollout `json:"rollout"`
+	// Guard holds a revision that would retire too many guests of the pool; nil: none does.
+	Guard *Guard    `json:"guard,omitempty"`
+	Range hcl.Range `json:"-"`
 }
 
 // Kinds of probes.

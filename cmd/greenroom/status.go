@@ -28,8 +28,11 @@ func newStatus() *cobra.Command {
 
 func statusTable(w *tabwriter.Writer, st client.Status) {
 	row(w, "SPEC", fmt.Sprintf("%s from %s, in force since %s", st.Revision, st.Source, ago(st.SpecSince)))
-	if !st.SpecValid {
-		row(w, "", "the newest revision has faults: "+firstLine(st.SpecError))
+	if f := st.SpecFault; f != nil {
+		row(w, "", fmt.Sprintf("the newest revision %s is not in force: %s since %s: %s", f.Revision, f.Reason, ago(f.Since), firstLine(f.Message)))
+		if f.Plan != "" {
+			row(w, "", "see it with \"greenroom plan show "+f.Plan+"\"; let it come into force with \"greenroom plan approve "+f.Plan+"\"")
+		}
 	}
 	store, binary := "in use", st.Terraform
 	if st.Store != "" {

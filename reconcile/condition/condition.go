@@ -34,7 +34,7 @@ type Status struct {
 	Revision   string       `json:"revision"`             // in force
 	Source     string       `json:"source"`               // where specs come from
 	SpecValid  bool         `json:"spec_valid"`           // the newest revision seen is the one in force
-	SpecError  string       `json:"spec_error,omitempty"` // why not
+	SpecFault  *Fault       `json:"spec_fault,omitempty"` // why not
 	SpecSince  time.Time    `json:"spec_since"`           // of the revision in force
 	Terraform  string       `json:"terraform"`            // version and path of the binary; empty while there is none
 	Processes  int64        `json:"terraform_processes"`  // Terraform processes started so far
@@ -42,6 +42,31 @@ type Status struct {
 	Pools      []PoolStatus `json:"pools"`
 	Conditions []Condition  `json:"conditions"` // of the fleet as a whole
 }
+
+// Fault is why the newest revision of the specs is not in force.
+type Fault struct {
+	Reason   string    `json:"reason"`             // one of those below
+	Revision string    `json:"revision,omitempty"` // that has it; empty when none could be read
+	Message  string    `json:"message"`
+	Since    time.Time `json:"since,omitzero"` // the first look that found it
+	Plan     string    `json:"plan,omitempty"` // of a held revision: what to look at and to approve
+}
+
+func (f *Fault) Error() string { return f.Message }
+
+// Why a revision is not in force.
+const (
+	SpecInvalid    = "SpecInvalid"        // the specs have faults
+	Unreachable    = "SourceUnreachable"  // the repository or directory does not answer, or is gone
+	Unauthorized   = "SourceUnauthorized" // the repository wants other credentials
+	RefMissing     = "RefMissing"         // the repository has no such branch, tag or commit any more
+	TooLarge       = "SourceTooLarge"     // what would have to be read is beyond the limits
+	GuardExceeded  = "GuardExceeded"      // held: it is past a guard
+	NotFastForward = "NotFastForward"     // held: it does not descend from the one in force
+)
+
+// Held tells that an admin may approve the revision.
+func (f *Fault) Held() bool { return f.Reason == GuardExceeded || f.Reason == NotFastForward }
 
 // PoolStatus is one pool as the reconciler sees it.
 type PoolStatus struct {

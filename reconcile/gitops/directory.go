@@ -1,5 +1,3 @@
-// Package gitops is where specs come from. It follows a source and hands each new revision on, good or bad; what is in force
-// is the reconciler's business.
 package gitops
 
 import (
@@ -12,6 +10,8 @@ import (
 	"time"
 
 	"greenroom/modules"
+	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
@@ -22,32 +22,30 @@ type Directory struct {
 	Every time.Duration // between two looks; default 1s
 }
 
-// Revision is what one look at a source found: a fleet, or what is wrong with it.
-type Revision struct {
-	Fleet *specs.Fleet
-	Err   error
-}
-
 // Load reads the directory once. The error shows every fault with its source.
-func (d Directory) Load() Revision {
+func (d Directory) Load() reconcile.Revision {
 	path, err := filepath.Abs(d.Path)
 	if err != nil {
-		return Revision{Err: err}
+		return faulty(condition.Unreachable, err)
 	}
 	fleet, files, diags := specs.Load(path, specs.Options{Bundled: modules.Names()})
 	if !diags.HasErrors() {
-		return Revision{Fleet: fleet}
+		return reconcile.Revision{Name: fleet.Revision, Fleet: fleet}
 	}
 	var text bytes.Buffer
 	if err := specs.WriteDiagnostics(&text, files, diags, false, 100); err != nil {
-		return Revision{Err: err}
+		return faulty(condition.SpecInvalid, err)
 	}
-	return Revision{Err: fmt.Errorf("%s: %d faults (greenroom spec validate %s shows them):\n%s", d.Path, len(diags.Errs()), d.Path, &text)}
+	return faulty(condition.SpecInvalid, fmt.Errorf("%s: %d faults (greenroom spec validate %s shows them):\n%s", d.Path, len(diags.Errs()), d.Path, &text))
+}
+
+func faulty(reason string, err error) reconcile.Revision {
+	return reconcile.Revision{Fault: &condition.Fault{Reason: reason, Message: err.Error()}}
 }
 
 // Follow hands each new revision to offer, the first one at once, until ctx ends. A revision is new when the specs, the
 // faults in them or the tree of a module of theirs differ from the last one.
-func (d Directory) Follow(ctx context.Context, offer func(*specs.Fleet, error)) error {
+func (d Directory) Follow(ctx context.Context, offer func(reconcile.Revision)) error {
 	every := d.Every
 	if every == 0 {
 		every = time.Second
@@ -57,9 +55,9 @@ func (d Directory) Follow(ctx context.Context, offer func(*specs.Fleet, error)) 
 	last := ""
 	for {
 		r := d.Load()
-		if now := r.mark(); now != last {
+		if now := mark(r); now != last {
 			last = now
-			offer(r.Fleet, r.Err)
+			offer(r)
 		}
 		select {
 		case <-ctx.Done():
@@ -70,17 +68,17 @@ func (d Directory) Follow(ctx context.Context, offer func(*specs.Fleet, error)) 
 }
 
 // mark is what two equal revisions have in common.
-func (r Revision) mark() string {
-	if r.Err != nil {
-		return "bad: " + r.Err.Error()
+func mark(r reconcile.Revision) string {
+	if r.Fault != nil {
+		return "bad: " + r.Fault.Message
 	}
-	var mark strings.Builder
-	mark.WriteString(r.Fleet.Revision)
+	var text strings.Builder
+	text.WriteString(r.Fleet.Revision)
 	for _, p := range r.Fleet.Pools {
 		if p.ModuleDir != "" {
 			digest, err := terraform.Digest(os.DirFS(p.ModuleDir))
-			mark.WriteString(fmt.Sprint(" ", digest, err))
+			text.WriteString(fmt.Sprint(" ", digest, err))
 		}
 	}
-	return mark.String()
+	return text.String()
 }
