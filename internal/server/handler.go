@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,16 @@ type access struct {
 // none is the body of a call that takes none: nothing at all, or {}.
 type none struct{}
 
+// shape is one way in which a body may come: its media type, the most bytes of it, and what reads them.
+type shape struct {
+	media string
+	limit int64
+	read  func(body []byte) error
+}
+
+// shaped is what may come in other shapes than JSON.
+type shaped interface{ shapes() []shape }
+
 // request is a decoded call; an absent body is the zero value.
 type request[In any] struct {
 	Body In
@@ -42,6 +53,30 @@ type request[In any] struct {
 
 func (r request[In]) path(name string) string  { return r.http.PathValue(name) }
 func (r request[In]) query(name string) string { return r.http.URL.Query().Get(name) }
+
+// wait is how long the caller wants to wait, at most maxPoll.
+func (r request[In]) wait() (time.Duration, error) {
+	var d client.Duration
+	if q := r.query("wait"); q != "" {
+		if err := d.UnmarshalText([]byte(q)); err != nil {
+			return 0, malformed("wait: %v", err)
+		}
+	}
+	return min(time.Duration(d), maxPoll), nil
+}
+
+// untilClosing ends with ctx, or when the server does: a long poll is answered as things stand then.
+func (a *api) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-a.Closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
 
 // answer is what a call comes to; the zero status is 200.
 type answer struct {
@@ -99,23 +134,38 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, into any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	shapes := []shape{{"application/json", maxBody, func(body []byte) error { return decode(body, into) }}}
+	if more, ok := into.(shaped); ok {
+		shapes = append(shapes, more.shapes()...)
+	}
+	header := r.Header.Get("Content-Type")
+	media, _, _ := mime.ParseMediaType(header) // one that can't be read is none of them
+	i := slices.IndexFunc(shapes, func(s shape) bool { return s.media == media })
+	body, err := readAll(w, r, shapes[max(i, 0)].limit)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	if i < 0 {
+		want := shapes[0].media
+		for _, s := range shapes[1:] {
+			want += " or " + s.media
+		}
+		return &fault{http.StatusUnsupportedMediaType, "unsupported_media", fmt.Sprintf("the body's content type is %.60q; send %s", header, want)}
+	}
+	return shapes[i].read(body)
+}
+
+// readAll reads a body of at most limit bytes.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return &fault{http.StatusRequestEntityTooLarge, "too_large", "the body has more than 1 MiB"}
+		return nil, &fault{http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body has more than %d MiB", limit>>20)}
 	case err != nil:
-		return malformed("the body could not be read to its end")
-	case len(body) == 0:
-		return nil
+		return nil, malformed("the body could not be read to its end")
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return &fault{
-			http.StatusUnsupportedMediaType, "unsupported_media",
-			fmt.Sprintf("the body's content type is %.60q; send application/json", r.Header.Get("Content-Type")),
-		}
-	}
-	return decode(body, into)
+	return body, nil
 }
 
 func malformed(format string, args ...any) error {

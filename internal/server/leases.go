@@ -58,21 +58,14 @@ func wish(b client.Request, key string) lease.Request {
 }
 
 func (a *api) getLease(ctx context.Context, who lease.Caller, r request[none]) (answer, error) {
-	var wait client.Duration
-	if q := r.query("wait"); q != "" {
-		if err := wait.UnmarshalText([]byte(q)); err != nil {
-			return answer{}, malformed("wait: %v", err)
-		}
+	wait, err := r.wait()
+	if err != nil {
+		return answer{}, err
 	}
-	poll, cancel := context.WithTimeout(ctx, min(time.Duration(wait), maxPoll))
+	poll, cancel := a.untilClosing(ctx)
 	defer cancel()
-	go func() {
-		select {
-		case <-a.Closing:
-			cancel()
-		case <-poll.Done():
-		}
-	}()
+	poll, end := context.WithTimeout(poll, wait)
+	defer end()
 	l, err := a.Store.Wait(poll, who, r.path("lease"))
 	if err != nil {
 		return answer{}, err

@@ -105,7 +105,8 @@ type call struct {
 	query        url.Values
 	key          string // Idempotency-Key
 	body, answer any
-	once         bool // doing it twice is not doing it once
+	archive      []byte // a body that is a zip archive
+	once         bool   // doing it twice is not doing it once
 }
 
 // do carries a call out, and again while the server or its store is away and time is left.
@@ -189,24 +190,24 @@ func (c *Client) try(ctx context.Context, k call) error {
 }
 
 func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
-	var body io.Reader
+	body, media := k.archive, "application/zip"
 	if k.body != nil {
-		text, err := json.Marshal(k.body)
-		if err != nil {
+		var err error
+		if body, err = json.Marshal(k.body); err != nil {
 			return nil, err
 		}
-		body = bytes.NewReader(text)
+		media = "application/json"
 	}
 	target := c.base + k.path
 	if len(k.query) > 0 {
 		target += "?" + k.query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, k.method, target, body)
+	req, err := http.NewRequestWithContext(ctx, k.method, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", media)
 	}
 	if k.key != "" {
 		req.Header.Set("Idempotency-Key", k.key)
