@@ -239,6 +239,11 @@ func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 		problem = verdict{"TerraformMissing", l.driverErr.Error()}
 	case l.passErr != nil:
 		problem = verdict{"NothingDecided", l.passErr.Error()}
+	case l.fault != nil && l.fault.Held():
+		c.set(now, st.Revision, condition.Stalled, true, l.fault.Reason, l.fault.Message+l.toApprove())
+		c.set(now, st.Revision, condition.Ready, false, l.fault.Reason, "revision "+l.fault.Revision+" is held; revision "+st.Revision+" stays in force")
+		c.set(now, st.Revision, condition.Waiting, false, "NotWaiting", "")
+		return c.list()
 	case l.fault != nil && l.fleet.Revision == "":
 		problem = verdict{l.fault.Reason, "no good revision of the specs has been seen yet"}
 	case l.fault != nil:
@@ -246,6 +251,7 @@ func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 	case l.fleet.Revision == "":
 		problem = verdict{"NoSpecs", "no specs are in force yet"}
 	}
+	c.set(now, st.Revision, condition.Stalled, false, "NotStalled", "")
 	if problem.reason == "" {
 		c.set(now, st.Revision, condition.Ready, true, "Serving", "revision "+st.Revision+" is in force")
 		c.set(now, st.Revision, condition.Waiting, false, "NotWaiting", "")
@@ -254,6 +260,13 @@ func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 	c.set(now, st.Revision, condition.Ready, false, problem.reason, problem.message)
 	c.set(now, st.Revision, condition.Waiting, true, problem.reason, problem.message)
 	return c.list()
+}
+
+func (l *Loop) toApprove() string {
+	if l.fault.Plan == "" {
+		return ""
+	}
+	return "; greenroom plan approve " + l.fault.Plan + " lets it pass"
 }
 
 // Explain says why a request in the queue of a cache has to wait.

@@ -17,6 +17,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/reconcile/condition"
+	"greenroom/reconcile/plan"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
@@ -64,8 +65,11 @@ type Loop struct {
 
 	mu         sync.Mutex
 	driver     *terraform.Driver
-	fleet      *specs.Fleet     // in force
-	offered    *specs.Fleet     // newer, not in force yet
+	fleet      *specs.Fleet // in force
+	restored   *specs.Fleet // of a former life, not in force yet
+	offered    *Revision    // newer, not in force yet
+	heldDigest string       // of the preview of the offered one, once it is held
+	approvals  []plan.Approval
 	fault      *condition.Fault // of the newest revision, when it is bad
 	specSince  time.Time
 	longest    time.Duration          // lease of any fleet that was offered

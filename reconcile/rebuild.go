@@ -39,8 +39,8 @@ func (l *Loop) rebuild(ctx context.Context, empty bool) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.offered == nil && l.fleet.Revision != "" {
-		l.offered = l.fleet
+	if l.restored == nil && l.fleet.Revision != "" {
+		l.restored = l.fleet // the new store does not know it
 	}
 	return nil
 }

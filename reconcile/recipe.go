@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/gob"
@@ -98,13 +99,12 @@ type Revision struct {
 // Offer hands the loop a newer revision of the specs, or the reason why the newest one is bad: then the one in force stays.
 func (l *Loop) Offer(r Revision) {
 	l.mu.Lock()
-	if l.fault = r.Fault; r.Fault == nil {
-		l.offered = r.Fleet
-		for _, c := range r.Fleet.AllCaches() {
-			l.longest = max(l.longest, c.Lease.Max)
-		}
-	} else if r.Fault.Since.IsZero() {
-		r.Fault.Since = l.o.Now()
+	l.fault, l.offered, l.heldDigest = r.Fault, nil, ""
+	if r.Fault != nil {
+		r.Fault.Since = cmp.Or(r.Fault.Since, l.o.Now())
+	} else {
+		l.offered = &r
+		l.lengthen(r.Fleet)
 	}
 	l.mu.Unlock()
 	if r.Fault != nil {
@@ -113,14 +113,51 @@ func (l *Loop) Offer(r Revision) {
 	l.nudge()
 }
 
-// adopt brings an offered fleet into force: all that can fail comes before anything is changed.
+// lengthen notes the longest lease of a fleet that was offered. It needs l.mu.
+func (l *Loop) lengthen(fleet *specs.Fleet) {
+	for _, c := range fleet.AllCaches() {
+		l.longest = max(l.longest, c.Lease.Max)
+	}
+}
+
+// adopt brings what was in force before a restart into force again, and then what is offered, unless that is held.
 func (l *Loop) adopt(ctx context.Context) error {
 	l.mu.Lock()
-	fleet := l.offered
+	restored := l.restored
 	l.mu.Unlock()
-	if fleet == nil {
+	if restored != nil {
+		if err := l.bring(ctx, restored, ""); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.restored = nil
+		l.mu.Unlock()
+	}
+	l.mu.Lock()
+	next := l.offered
+	l.mu.Unlock()
+	if next == nil {
 		return nil
 	}
+	if held, err := l.held(ctx, *next); held || err != nil {
+		return err
+	}
+	l.mu.Lock()
+	digest := l.heldDigest
+	l.mu.Unlock()
+	if err := l.bring(ctx, next.Fleet, digest); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if l.offered == next {
+		l.offered, l.fault, l.heldDigest = nil, nil, ""
+	}
+	l.mu.Unlock()
+	return nil
+}
+
+// bring puts a fleet into force: all that can fail comes before anything is changed.
+func (l *Loop) bring(ctx context.Context, fleet *specs.Fleet, approved string) error {
 	recipes, faults := map[string]recipe{}, map[string]error{}
 	for _, p := range fleet.Pools {
 		r, err := newRecipe(p)
@@ -136,18 +173,21 @@ func (l *Loop) adopt(ctx context.Context) error {
 	if err := l.keep(fleet); err != nil {
 		l.o.Log.Error("the fleet could not be kept for the next start", "err", err)
 	}
+	l.putInForce(fleet, recipes, faults, approved)
+	l.o.Adopted()
+	return nil
+}
+
+func (l *Loop) putInForce(fleet *specs.Fleet, recipes map[string]recipe, faults map[string]error, approved string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.o.Log.Info("specs are in force", "revision", fleet.Revision, "pools", len(fleet.Pools), "caches", len(fleet.Caches))
 	l.fleet, l.recipes, l.faults, l.specSince = fleet, recipes, faults, l.o.Now()
-	if l.offered == fleet {
-		l.offered = nil
-	}
+	l.useUp(approved)
 	for _, p := range fleet.Pools {
 		l.pool(p.Name) // told of from now on; how it stands is for the next pass to say
 	}
 	l.forgiveAll()
-	return nil
 }
 
 func (l *Loop) keep(fleet *specs.Fleet) error {
@@ -158,17 +198,13 @@ func (l *Loop) keep(fleet *specs.Fleet) error {
 	if err := gob.NewEncoder(&body).Encode(fleet); err != nil {
 		return err
 	}
-	next := l.o.FleetFile + ".next"
-	if err := os.WriteFile(next, body.Bytes(), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, l.o.FleetFile)
+	return replaceFile(l.o.FleetFile, body.Bytes())
 }
 
-// Restore offers the last good fleet of a former life, so that a start on bad specs goes on with it.
+// Restore reads the last good fleet of a former life, so that a start on bad specs goes on with it, and the approvals.
 func (l *Loop) Restore() error {
-	if l.o.FleetFile == "" {
-		return nil
+	if err := l.restoreApprovals(); err != nil || l.o.FleetFile == "" {
+		return err
 	}
 	body, err := os.ReadFile(filepath.Clean(l.o.FleetFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -181,6 +217,10 @@ func (l *Loop) Restore() error {
 	if err != nil {
 		return fmt.Errorf("the last good fleet: %w", err)
 	}
-	l.Offer(Revision{Name: fleet.Revision, Fleet: fleet})
+	l.mu.Lock()
+	l.restored = fleet
+	l.lengthen(fleet)
+	l.mu.Unlock()
+	l.nudge()
 	return nil
 }

@@ -50,7 +50,7 @@ func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
 	if s.Guests, err = l.guests(ctx); err != nil {
 		return s, err
 	}
-	if err := l.demand(ctx, &s); err != nil {
+	if _, err := l.demand(ctx, &s); err != nil {
 		return s, err
 	}
 	pauses, err := l.pauses(ctx, s)
@@ -77,15 +77,17 @@ func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
 	return s, nil
 }
 
-func (l *Loop) demand(ctx context.Context, s *Snapshot) error {
+// demand reads what each cache of the snapshot's fleet is asked for, and how it was overridden.
+func (l *Loop) demand(ctx context.Context, s *Snapshot) (map[string]*lease.Override, error) {
 	var waiting []lease.Lease
+	overrides := map[string]*lease.Override{}
 	for _, c := range s.Fleet.AllCaches() {
 		st, err := l.o.Store.Stock(ctx, c.Name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		s.Off[c.Name] = !c.Enabled
-		if st.Override != nil {
+		if overrides[c.Name] = st.Override; st.Override != nil {
 			s.Off[c.Name] = !st.Override.Enabled
 		}
 		if st.Queue == 0 {
@@ -93,7 +95,7 @@ func (l *Loop) demand(ctx context.Context, s *Snapshot) error {
 		}
 		queue, err := l.o.Store.Queue(ctx, c.Name, maxDemand)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		waiting = append(waiting, queue...)
 	}
@@ -101,7 +103,7 @@ func (l *Loop) demand(ctx context.Context, s *Snapshot) error {
 	for _, w := range waiting {
 		s.Demand = append(s.Demand, Want{Cache: w.Cache, Pools: w.Pools})
 	}
-	return nil
+	return overrides, nil
 }
 
 func (l *Loop) pauses(ctx context.Context, s Snapshot) (map[string]*lease.Pause, error) {

@@ -1,0 +1,304 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"greenroom/lease"
+	"greenroom/reconcile/plan"
+)
+
+// plan compares the two forecasts. What happens under base as well is no doing of the revision: it is told, as due anyway,
+// and not counted.
+func (pv *previewing) plan() plan.Plan {
+	p := plan.Plan{
+		Base: pv.base.fleet.Revision, Head: pv.head.fleet.Revision, Digest: fingerprint(pv.base.fleet.Revision, pv.head.fleet, pv.head.recipes),
+		Pools: pv.comparePools(), Caches: pv.compareCaches(), Guests: pv.fates(),
+	}
+	if from, to := percentOf(pv.base.fleet.Guard), percentOf(pv.head.fleet.Guard); from != to {
+		p.Summary.Settings++
+		pv.note("guard.max_retire of the fleet: %s → %s", from, to)
+	}
+	for i := range p.Guests {
+		pv.explain(&p.Guests[i], p.Pools)
+	}
+	pv.summarize(&p)
+	p.Breaches = pv.breaches(p)
+	p.Notes = pv.notes
+	return p
+}
+
+// fates says of every guest what happens to it.
+func (pv *previewing) fates() []plan.Guest {
+	out := []plan.Guest{}
+	excess := pv.excess()
+	for _, g := range pv.guests {
+		out = append(out, pv.fate(g, excess))
+	}
+	out = append(out, pv.arrivals()...)
+	pair(out)
+	slices.SortStableFunc(out, func(a, b plan.Guest) int {
+		return cmp.Or(strings.Compare(a.Cache, b.Cache), strings.Compare(a.Pool, b.Pool), byName(a, b))
+	})
+	return out
+}
+
+func byName(a, b plan.Guest) int {
+	_, m, _ := lease.ParseGuestName(a.Guest)
+	_, n, _ := lease.ParseGuestName(b.Guest)
+	return cmp.Compare(m, n)
+}
+
+// fate is what happens to a guest on record.
+func (pv *previewing) fate(g lease.Guest, excess map[key]int) plan.Guest {
+	one := plan.Guest{Guest: g.Name, Incarnation: g.Incarnation, Pool: g.Pool, Cache: g.Cache, State: string(g.State), Verb: plan.Keep, Until: g.Until}
+	if l, ok := pv.leases[g.Name]; ok && g.State == lease.Leased && l.ID == g.Lease {
+		one.Lease = &plan.Lease{Owner: l.Owner, Deadline: l.Deadline, Cap: l.Cap}
+	}
+	k := keyOf(g)
+	base, leftBase := pv.base.forecast.left[k]
+	head, leaves := pv.head.forecast.left[k]
+	if to := pv.head.forecast.drawn[k]; to != "" && !leaves {
+		one.Detail = "goes to cache " + to
+	}
+	if !leaves {
+		return one
+	}
+	if head.reason == "excess" && head.act == 2 {
+		switch excess[k] {
+		case notCounted:
+			return one
+		case ofSeveral:
+			one.OneOf = true
+		}
+	} else if leftBase && base.act <= head.act {
+		one.Anyway = true
+	}
+	one.Verb, one.Reason, one.When = plan.Retire, head.reason, plan.Now
+	if head.inPlace {
+		one.Verb = plan.Replace
+	}
+	if head.act == 2 {
+		one.When = plan.Released
+	}
+	return one
+}
+
+// How a guest that becomes excess in the second act counts: more of them than under base are the revision's doing, and
+// which ones depends on the order in which they come back.
+const (
+	notCounted = iota
+	certain
+	ofSeveral
+)
+
+func (pv *previewing) excess() map[key]int {
+	out := map[key]int{}
+	before := map[string]int{}
+	candidates := map[string][]lease.Guest{}
+	bound := map[string]int{} // guests that can still come back
+	for _, g := range pv.guests {
+		k := keyOf(g)
+		if g.State == lease.Leased {
+			bound[g.Cache]++
+		}
+		if d, ok := pv.base.forecast.left[k]; ok && d.act == 2 && d.reason == "excess" {
+			before[g.Cache]++
+		}
+		if d, ok := pv.head.forecast.left[k]; ok && d.act == 2 && d.reason == "excess" {
+			candidates[g.Cache] = append(candidates[g.Cache], g)
+		}
+	}
+	for cache, list := range candidates {
+		more := len(list) - before[cache]
+		slices.SortStableFunc(list, func(a, b lease.Guest) int { // those that would have stayed come first
+			_, x := pv.base.forecast.left[keyOf(a)]
+			_, y := pv.base.forecast.left[keyOf(b)]
+			return cmp.Compare(truth(x), truth(y))
+		})
+		for _, g := range list[:max(0, more)] {
+			out[keyOf(g)] = ofSeveral
+			if len(list) == bound[cache] {
+				out[keyOf(g)] = certain
+			}
+		}
+	}
+	return out
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// arrivals are the guests to come that do not come under base.
+func (pv *previewing) arrivals() (out []plan.Guest) {
+	type kind struct {
+		cache, pool string
+		act         int
+	}
+	came := map[kind]int{}
+	for _, a := range pv.base.newcomers() {
+		came[kind{a.guest.Cache, a.guest.Pool, a.act}]++
+	}
+	for _, a := range pv.head.newcomers() {
+		one := plan.Guest{Guest: a.guest.Name, Pool: a.guest.Pool, Cache: a.guest.Cache, Verb: plan.Create, When: plan.Now, Reason: a.reason}
+		if a.act == 2 {
+			one.When = plan.Released
+		}
+		if k := (kind{a.guest.Cache, a.guest.Pool, a.act}); came[k] > 0 {
+			came[k]--
+			one.Anyway = true
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// newcomers are those that are there at the end of the act in which they came.
+func (sd *side) newcomers() (out []arrival) {
+	f := sd.forecast
+	for _, g := range sd.after {
+		if a := f.arrived[g.Name]; (a == nil || a.act == 1) && !f.first[keyOf(g)] && g.Incarnation == 0 {
+			out = append(out, arrival{guest: g, act: 1, reason: reasonOf(a)})
+		}
+	}
+	for _, g := range f.sorted() {
+		if a := f.arrived[g.Name]; a != nil && a.act == 2 {
+			out = append(out, arrival{guest: *g, act: 2, reason: a.reason})
+		}
+	}
+	return out
+}
+
+func reasonOf(a *arrival) string {
+	if a == nil {
+		return "warm"
+	}
+	return a.reason
+}
+
+// pair makes a guest that goes and one that comes in its place, to the same cache and at the same time, one replacement.
+func pair(guests []plan.Guest) {
+	type place struct {
+		cache, when string
+		anyway      bool
+	}
+	at := func(g plan.Guest) place { return place{g.Cache, g.When, g.Anyway} }
+	coming := map[place][]int{}
+	for i, g := range guests {
+		if g.Verb == plan.Create {
+			coming[at(g)] = append(coming[at(g)], i)
+		}
+	}
+	for _, samePool := range []bool{true, false} { // a successor from the same pool comes first
+		for i, g := range guests {
+			if g.Verb != plan.Retire || g.Reason == "excess" {
+				continue
+			}
+			j := slices.IndexFunc(coming[at(g)], func(n int) bool { return (guests[n].Pool == g.Pool) == samePool })
+			if j < 0 {
+				continue
+			}
+			n := coming[at(g)][j]
+			coming[at(g)] = slices.Delete(coming[at(g)], j, j+1)
+			guests[i].Verb = plan.Replace
+			if guests[n].Pool != g.Pool {
+				guests[i].ToPool = guests[n].Pool
+			}
+			guests[n].Verb = "" // told by the one it replaces
+		}
+	}
+}
+
+// explain adds the details for people.
+func (pv *previewing) explain(g *plan.Guest, pools []plan.Pool) {
+	if g.Reason == "outdated" {
+		i := slices.IndexFunc(pools, func(p plan.Pool) bool { return p.Pool == g.Pool })
+		g.Detail = strings.Join(pools[i].Outdated, ", ")
+	}
+	if g.Reason == "removed" {
+		switch {
+		case pv.head.fleet.Pool(g.Pool) == nil:
+			g.Detail = "the pool is no longer declared"
+		case pv.head.fleet.Cache(g.Cache) == nil:
+			g.Detail = "the cache is no longer declared"
+		default:
+			g.Detail = fmt.Sprintf("cache %s draws on pool %s no longer", g.Cache, g.Pool)
+		}
+	}
+}
+
+// summarize counts, for the plan and for each of its pools and caches.
+func (pv *previewing) summarize(p *plan.Plan) {
+	p.Guests = slices.DeleteFunc(p.Guests, func(g plan.Guest) bool { return g.Verb == "" })
+	pools, caches := map[string]*plan.Summary{}, map[string]*plan.Summary{}
+	for i := range p.Pools {
+		s := &p.Pools[i].Summary
+		s.Settings = changes(p.Pools[i].Change, p.Pools[i].Settings)
+		pools[p.Pools[i].Pool] = s
+		p.Summary.Settings += s.Settings
+	}
+	for i := range p.Caches {
+		c := &p.Caches[i]
+		if !c.Invisible {
+			c.Summary.Settings = changes(c.Change, c.Settings)
+		}
+		caches[c.Cache] = &c.Summary
+		p.Summary.Settings += c.Summary.Settings
+	}
+	for _, g := range p.Guests {
+		for _, s := range []*plan.Summary{&p.Summary, pools[g.Pool], caches[g.Cache]} {
+			tally(s, g)
+		}
+	}
+	for i := range p.Caches {
+		pv.dip(&p.Caches[i])
+	}
+}
+
+func changes(c plan.Change, settings []plan.Setting) int {
+	if c == plan.Added || c == plan.Removed {
+		return 1
+	}
+	return len(settings)
+}
+
+func tally(s *plan.Summary, g plan.Guest) {
+	later := g.When == plan.Released
+	switch {
+	case s == nil:
+	case g.Anyway:
+		s.Anyway++
+	case g.Verb == plan.Create:
+		s.Create++
+	case g.Verb == plan.Replace && later:
+		s.ReplaceLater++
+	case g.Verb == plan.Replace:
+		s.Replace++
+	case g.Verb == plan.Retire && later:
+		s.RetireLater++
+	case g.Verb == plan.Retire:
+		s.Retire++
+	default:
+		s.Keep++
+	}
+}
+
+// dip tells that a cache which the revision changes falls under its warm on the way.
+func (pv *previewing) dip(c *plan.Cache) {
+	short, to := pv.head.forecast.shortage[c.Cache], pv.head.fleet.Cache(c.Cache)
+	if short == nil || to == nil || !c.Summary.Changes() {
+		return
+	}
+	c.Dip = &plan.Dip{Warm: to.Warm, Lowest: short.lowest, Seconds: short.lasted.Seconds(), Measured: true}
+	for _, name := range to.Pools {
+		if pv.ready[name] == 0 {
+			c.Dip.Measured = false
+		}
+	}
+}

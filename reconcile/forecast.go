@@ -1,0 +1,303 @@
+package reconcile
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"greenroom/lease"
+	"greenroom/specs"
+)
+
+// A forecast plays Decide forward on a copy of a snapshot until it asks for nothing more: what it decides happens, in the
+// time that it takes by experience, and no job comes or goes. So a preview can not differ from what the loop would decide;
+// only the order in which things end is a guess.
+//
+// It has two acts. In the first, leases, holds and quarantines go on. In the second all of them have ended, in the order
+// of their deadlines.
+
+// Times that are assumed where nothing was measured.
+const (
+	assumedReady = time.Minute
+	briefly      = time.Second // a reset, a prepare of a spare, a removal
+)
+
+// wideRollout is how many guests a cache must have for its rollout to be played in steps of a hundredth of it: the end is
+// the same, and Decide need not be asked ten thousand times.
+const wideRollout = 200
+
+// key is one machine.
+type key struct {
+	name        string
+	incarnation int
+}
+
+func keyOf(g lease.Guest) key { return key{g.Name, g.Incarnation} }
+
+// departure is how a guest that was there at first has left.
+type departure struct {
+	reason  string
+	act     int
+	inPlace bool // replaced by its own next incarnation
+}
+
+// arrival is a guest that was not there at first.
+type arrival struct {
+	guest  lease.Guest
+	act    int
+	reason string
+}
+
+// shortage is how long a cache had fewer guests shelved than its warm, and how many it had then at least.
+type shortage struct {
+	lowest int
+	lasted time.Duration
+}
+
+type forecast struct {
+	s        Snapshot
+	ready    func(pool string) time.Duration
+	act      int
+	clock    time.Duration
+	guests   map[string]*lease.Guest // by name
+	due      map[string]time.Duration
+	arrived  map[string]*arrival // by name
+	left     map[key]departure
+	first    map[key]bool // those that were there
+	shortage map[string]*shortage
+	drawn    map[key]string // spares that went to another cache
+}
+
+// play forecasts both acts.
+func play(s Snapshot, leases map[string]lease.Lease, ready func(string) time.Duration) (f *forecast, after []lease.Guest) {
+	f = newForecast(s, ready)
+	f.settle()
+	for _, g := range f.sorted() {
+		after = append(after, *g)
+	}
+	f.act = 2
+	f.release(leases)
+	f.settle()
+	return f, after
+}
+
+func newForecast(s Snapshot, ready func(string) time.Duration) *forecast {
+	f := &forecast{
+		s: calm(s), ready: ready, act: 1, guests: map[string]*lease.Guest{}, due: map[string]time.Duration{}, arrived: map[string]*arrival{},
+		left: map[key]departure{}, first: map[key]bool{}, shortage: map[string]*shortage{}, drawn: map[key]string{},
+	}
+	for _, g := range s.Guests {
+		f.first[keyOf(g)] = true
+		if g.State == lease.Failed {
+			g.Since = time.Time{} // its next try is due one day
+		}
+		f.guests[g.Name] = &g
+		switch g.State {
+		case lease.Planned, lease.Provisioning, lease.Replacing, lease.Booting, lease.Preparing:
+			f.due[g.Name] = max(ready(g.Pool)-s.Now.Sub(g.Since), briefly)
+		case lease.Resetting, lease.Retiring:
+			f.due[g.Name] = briefly
+		}
+	}
+	return f
+}
+
+// calm is a snapshot in which nothing stands in the way: pauses and failures pass.
+func calm(s Snapshot) Snapshot {
+	s.Paused, s.Backoff, s.Busy, s.Stalled = nil, nil, nil, nil
+	sizes := map[string]int{}
+	for _, g := range s.Guests {
+		sizes[g.Cache]++
+	}
+	widest := 0
+	for _, n := range sizes {
+		widest = max(widest, n)
+	}
+	if widest > wideRollout {
+		s.Fleet = hasten(s.Fleet, widest/100)
+	}
+	return s
+}
+
+func hasten(f *specs.Fleet, pace int) *specs.Fleet {
+	wide := *f
+	wide.Pools = slices.Clone(f.Pools)
+	for i, p := range wide.Pools {
+		q := *p
+		q.Rollout.MaxUnavailable = max(q.Rollout.MaxUnavailable, pace)
+		wide.Pools[i] = &q
+	}
+	return &wide
+}
+
+func (f *forecast) sorted() []*lease.Guest {
+	return slices.SortedFunc(maps.Values(f.guests), func(a, b *lease.Guest) int {
+		return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Slot, b.Slot))
+	})
+}
+
+// settle goes on until nothing is decided and nothing is under way. The bound is for a Decide that would never rest, which
+// its own tests exclude.
+func (f *forecast) settle() {
+	for range 10*len(f.first) + 10_000 {
+		f.s.Guests = f.s.Guests[:0:0]
+		for _, g := range f.sorted() {
+			f.s.Guests = append(f.s.Guests, *g)
+		}
+		actions := Decide(f.s)
+		for _, a := range actions {
+			f.carryOut(a)
+		}
+		if len(actions) == 0 && len(f.due) == 0 {
+			return
+		}
+		f.advance()
+	}
+}
+
+func (f *forecast) carryOut(a Action) {
+	switch a.Verb {
+	case Provision:
+		g := lease.Guest{Pool: a.Pool, Cache: a.Cache, Shard: a.Shard, Digest: f.s.Digests[a.Pool], State: lease.Provisioning, Demand: a.Demand}
+		for g.Slot = 1; f.guests[lease.GuestName(a.Pool, g.Slot)] != nil; g.Slot++ {
+		}
+		g.Name = lease.GuestName(a.Pool, g.Slot)
+		f.guests[g.Name] = &g
+		f.arrived[g.Name] = &arrival{act: f.act, reason: f.wanted(a)}
+		f.due[g.Name] = f.clock + f.ready(a.Pool)
+	case Replace:
+		f.leave(a.Guest, departure{reason: a.Reason, act: f.act, inPlace: true})
+		f.guests[a.Guest.Name].State = lease.Replacing
+		f.due[a.Guest.Name] = f.clock + f.ready(a.Pool)
+	case Retire:
+		f.leave(a.Guest, departure{reason: a.Reason, act: f.act})
+		f.guests[a.Guest.Name].State = lease.Retiring
+		f.due[a.Guest.Name] = f.clock + briefly
+	case Draw:
+		f.drawn[keyOf(a.Guest)] = a.Cache
+		g := f.guests[a.Guest.Name]
+		g.Cache, g.State = a.Cache, lease.Preparing
+		f.due[g.Name] = f.clock + briefly
+	}
+}
+
+// wanted says what a new guest is for.
+func (f *forecast) wanted(a Action) string {
+	c := f.s.Fleet.Cache(a.Cache)
+	switch {
+	case a.Demand:
+		return "demand"
+	case c != nil && c.Invisible:
+		return "spare"
+	}
+	return "warm"
+}
+
+func (f *forecast) leave(g lease.Guest, d departure) {
+	if f.first[keyOf(g)] {
+		f.left[keyOf(g)] = d
+	}
+}
+
+// advance lets the next thing that is under way end, and all that end with it.
+func (f *forecast) advance() {
+	if len(f.due) == 0 {
+		return
+	}
+	next := slices.Min(slices.Collect(maps.Values(f.due)))
+	f.bookShortages(next - f.clock)
+	f.clock = next
+	for _, name := range slices.Sorted(maps.Keys(f.due)) {
+		if f.due[name] > f.clock {
+			continue
+		}
+		delete(f.due, name)
+		f.end(name)
+	}
+}
+
+func (f *forecast) end(name string) {
+	g := f.guests[name]
+	switch g.State {
+	case lease.Retiring:
+		if _, told := f.left[keyOf(*g)]; !told {
+			f.leave(*g, departure{reason: g.Reason, act: f.act})
+		}
+		delete(f.guests, name)
+		delete(f.arrived, name)
+		return
+	case lease.Replacing:
+		if _, told := f.left[keyOf(*g)]; !told {
+			f.leave(*g, departure{reason: g.Reason, act: f.act, inPlace: true})
+		}
+		g.Incarnation++
+		g.Digest = cmp.Or(f.s.Digests[g.Pool], g.Digest)
+	}
+	g.State, g.Since = lease.Shelved, f.s.Now.Add(f.clock)
+}
+
+func (f *forecast) bookShortages(lasts time.Duration) {
+	if lasts <= 0 || f.act != 1 {
+		return
+	}
+	shelved := map[string]int{}
+	for _, g := range f.guests {
+		if g.State == lease.Shelved {
+			shelved[g.Cache]++
+		}
+	}
+	for _, c := range f.s.Fleet.AllCaches() {
+		if shelved[c.Name] >= c.Warm || f.s.Off[c.Name] {
+			continue
+		}
+		if f.shortage[c.Name] == nil {
+			f.shortage[c.Name] = &shortage{lowest: c.Warm}
+		}
+		f.shortage[c.Name].lowest = min(f.shortage[c.Name].lowest, shelved[c.Name])
+		f.shortage[c.Name].lasted += lasts
+	}
+}
+
+// release ends every lease, hold and quarantine, as lib.lua's settle does.
+func (f *forecast) release(leases map[string]lease.Lease) {
+	bound := slices.DeleteFunc(f.sorted(), func(g *lease.Guest) bool {
+		return g.State != lease.Leased && g.State != lease.Held && g.State != lease.Quarantined
+	})
+	slices.SortStableFunc(bound, func(a, b *lease.Guest) int { return leases[a.Name].Deadline.Compare(leases[b.Name].Deadline) })
+	for _, g := range bound {
+		f.clock += time.Millisecond // each has been used later than the one before
+		was := g.State
+		g.State, g.Reason, g.Since = lease.Tainted, f.unfit(g, was), f.s.Now.Add(f.clock)
+		if g.Reason == "" {
+			g.State = lease.Shelved
+		}
+	}
+}
+
+// unfit says why a guest does not go back on the shelf; empty: it does.
+func (f *forecast) unfit(g *lease.Guest, was lease.State) string {
+	c := f.s.Fleet.Cache(g.Cache)
+	switch {
+	case g.Condemned != "":
+		return g.Condemned
+	case was != lease.Leased:
+		return string(was)
+	case c == nil:
+		return "removed"
+	case c.Reuse.Uses > 0 && g.Uses >= c.Reuse.Uses:
+		return "uses"
+	case c.Reuse.Age > 0 && f.s.Now.Sub(g.Born) >= c.Reuse.Age:
+		return "age"
+	}
+	shelved := 0
+	for _, other := range f.guests {
+		if other.Cache == g.Cache && other.State == lease.Shelved && slices.Contains(c.Pools, other.Pool) {
+			shelved++
+		}
+	}
+	if shelved >= c.Size {
+		return "excess"
+	}
+	return ""
+}
