@@ -26,6 +26,7 @@ type decoder struct {
 
 	locals map[string]*hclsyntax.Attribute
 	blocks map[string]map[string]*block // "pool" and "cache", by name
+	top    *block                       // stands for all files together; has the blocks that are the whole fleet's
 	nodes  map[string]*node
 	chain  []string // addresses of the nodes that are being computed, outermost first
 }
@@ -37,15 +38,23 @@ func newDecoder(fsys fs.FS, dir string, opts Options) *decoder {
 		files:   map[string]*hcl.File{},
 		locals:  map[string]*hclsyntax.Attribute{},
 		blocks:  map[string]map[string]*block{"pool": {}, "cache": {}},
+		top:     &block{schema: &schema{kind: "fleet"}, src: &hclsyntax.Block{Body: &hclsyntax.Body{}}},
 		nodes:   map[string]*node{},
 	}
 	d.funcs = d.functions()
 	return d
 }
 
+// topBlocks are the types of blocks that stand in no other.
+var topBlocks = []string{"cache", "guard", "locals", "pool"}
+
 // collect takes the blocks of one file into the decoder.
 func (d *decoder) collect(body *hclsyntax.Body) {
 	for _, attr := range body.Attributes {
+		if slices.Contains(topBlocks, attr.Name) {
+			d.report(attr.NameRange, sumUnknownAttribute, "At the top of a file %q is a block. Write %s { … } without an equals sign.", attr.Name, attr.Name)
+			continue
+		}
 		d.report(attr.NameRange, sumUnknownAttribute, "The attribute %q stands outside of any block. Put it into a pool, a cache or locals.", attr.Name)
 	}
 	for _, src := range body.Blocks {
@@ -54,8 +63,10 @@ func (d *decoder) collect(body *hclsyntax.Body) {
 			d.collectLocals(src)
 		case "pool", "cache":
 			d.collectBlock(src)
+		case "guard":
+			d.top.src.Body.Blocks = append(d.top.src.Body.Blocks, src)
 		default:
-			d.report(src.TypeRange, sumUnknownBlock, "There are no blocks of type %q here. %s", src.Type, hint(src.Type, []string{"pool", "cache", "locals"}))
+			d.report(src.TypeRange, sumUnknownBlock, "There are no blocks of type %q here. %s", src.Type, hint(src.Type, slices.Clone(topBlocks)))
 		}
 	}
 }
@@ -180,7 +191,7 @@ func (d *decoder) fleet() *Fleet {
 				name, p.src.DefRange())
 		}
 	}
-	f := &Fleet{Pools: []*Pool{}, Caches: []*Cache{}}
+	f := &Fleet{Pools: []*Pool{}, Caches: []*Cache{}, Guard: d.guard(d.top)}
 	for _, name := range d.names("pool") {
 		f.Pools = append(f.Pools, d.pool(d.blocks["pool"][name]))
 	}
@@ -213,8 +224,17 @@ func (d *decoder) pool(b *block) *Pool {
 	p.Probes = d.probes(b)
 	p.Brake.MaxUnhealthy = asFloat(d.child(b, "brake")("max_unhealthy"))
 	p.Rollout.MaxUnavailable = asInt(d.child(b, "rollout")("max_unavailable"))
+	p.Guard = d.guard(b)
 	d.notAbove(b, "spare", "max", sumSpareOverMax, "The pool keeps spare = %d guests, but may have only max = %d. Lower spare or raise max.")
 	return p
+}
+
+// guard is nil where b has none, because without a guard nothing is held.
+func (d *decoder) guard(b *block) *Guard {
+	if firstChild(b, "guard") == nil {
+		return nil
+	}
+	return &Guard{MaxRetire: asFloat(d.child(b, "guard")("max_retire"))}
 }
 
 func (d *decoder) cache(b *block) *Cache {
@@ -334,7 +354,7 @@ func (d *decoder) child(b *block, kind string) func(string) cty.Value {
 	}
 	for _, again := range b.src.Body.Blocks {
 		if again.Type == kind && again != src {
-			d.report(again.DefRange(), sumDuplicateBlock, "The block %q stands in this %s already. Keep one of them.", kind, b.schema.kind)
+			d.report(again.DefRange(), sumDuplicateBlock, "The block %q stands in this %s at %s already. Keep one of them.", kind, b.schema.kind, src.DefRange())
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.attrs)) {

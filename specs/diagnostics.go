@@ -35,6 +35,7 @@ const (
 	sumLeaves           = "Path leaves the spec directory"
 	sumMaxOverPools     = "Cache max exceeds its pools"
 	sumMissingAttribute = "Missing attribute"
+	sumModuleNotAllowed = "Module path is not allowed here"
 	sumModuleNotFound   = "Module not found"
 	sumNoPools          = "Cache without pools"
 	sumNoSpecs          = "No spec files"

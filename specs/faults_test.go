@@ -92,6 +92,13 @@ func generatedFaults() map[string]loader {
 		"too-deep":         inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte("locals {\n  a = (1" + strings.Repeat(" +\n  1", 1100) + ")\n}\n")}}),
 		"too-deep-chain":   inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte(chain + "  l300 = 1\n}\n")}}),
 		"not-text":         inMemory(fstest.MapFS{"fleet.hcl": {Data: []byte("locals {\n  a = file(\"b\")\n}\n")}, "b": {Data: []byte{0xff}}}),
+		"module-not-allowed": func(*testing.T) (*Fleet, map[string]*hcl.File, hcl.Diagnostics) {
+			src := ""
+			for i, source := range []string{"/srv/modules/../secret", "file::/srv/secret", "git::file:///srv/secret", "git::/srv/secret", "hg::~/secret"} {
+				src += fmt.Sprintf("pool \"p%da\" {\n  module = %q\n  max    = 1\n}\n", i, source)
+			}
+			return LoadFS(spec(src), "", Options{Absolute: []string{"/srv/modules"}})
+		},
 		"unreadable": func(*testing.T) (*Fleet, map[string]*hcl.File, hcl.Diagnostics) {
 			return Load("testdata/no-such-directory", bundled)
 		},

@@ -1,6 +1,8 @@
 package specs
 
 import (
+	"bytes"
+	"encoding/gob"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -75,6 +77,9 @@ func TestTheSmallestFleetHasEveryDefault(t *testing.T) {
 
 // everything uses each attribute and block of the language once.
 var everything = []string{
+	`guard {
+	  max_retire = "${local.sizes.size}0%"
+	}`,
 	`locals {
 	  team  = "platform"
 	  sizes = { warm = 2, size = local.double * 2 }
@@ -109,6 +114,9 @@ var everything = []string{
 	  }
 	  rollout {
 	    max_unavailable = 3
+	  }
+	  guard {
+	    max_retire = "0%"
 	  }
 	}`,
 	`pool "metal" {
@@ -162,7 +170,8 @@ func TestEveryAttributeIsRead(t *testing.T) {
 	got := mustLoad(t, fsys)
 	ssh := []Probe{{Kind: "ssh", Every: 10 * time.Second, Timeout: 3 * time.Second, Failures: 3}}
 	want := &Fleet{
-		Dir: "/fleet",
+		Dir:   "/fleet",
+		Guard: &Guard{MaxRetire: 0.4},
 		Pools: []*Pool{
 			{
 				Name: "linux", Module: "./modules/vm", ModuleDir: "/fleet/modules/vm", Max: 6, Spare: 1, ShardSize: 10,
@@ -177,6 +186,7 @@ func TestEveryAttributeIsRead(t *testing.T) {
 				},
 				Brake:   Brake{MaxUnhealthy: 0.125},
 				Rollout: Rollout{MaxUnavailable: 3},
+				Guard:   &Guard{},
 			},
 			{
 				Name: "metal", Module: "git::https://example.com/metal.git?ref=v1", Max: 10, ShardSize: 25,
@@ -405,6 +415,42 @@ func TestModuleSourcesAreKeptAsWritten(t *testing.T) {
 				t.Errorf("got the module %q at %q, want it at %q", p.Module, p.ModuleDir, wantDir)
 			}
 		})
+	}
+}
+
+// TestAGuardThatLetsNothingRetireSurvivesGob matters because gob leaves out what is zero, and no guard at all
+// is the very opposite.
+func TestAGuardThatLetsNothingRetireSurvivesGob(t *testing.T) {
+	want := mustLoad(t, spec("guard {\n  max_retire = \"0%\"\n}\n"+onePool+strings.Replace(onePool, "\"a\" {", "\"b\" {\n  guard {\n    max_retire = \"0%\"\n  }", 1)))
+	var kept bytes.Buffer
+	if err := gob.NewEncoder(&kept).Encode(want); err != nil {
+		t.Fatal(err)
+	}
+	got := &Fleet{}
+	if err := gob.NewDecoder(&kept).Decode(got); err != nil {
+		t.Fatal(err)
+	}
+	guards := []*Guard{got.Guard, got.Pool("a").Guard, got.Pool("b").Guard}
+	if diff := cmp.Diff([]*Guard{{}, nil, {}}, guards); diff != "" {
+		t.Errorf("the guards of the fleet, a and b, -want +got:\n%s", diff)
+	}
+}
+
+func TestOnlyTheModuleDirectoriesThatAreAllowedAreLookedAt(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "main.tf"), "")
+	for source, allowed := range map[string]bool{
+		dir:                               true,
+		dir + "/../" + filepath.Base(dir): true,
+		filepath.Dir(dir):                 false,
+		dir + "/nowhere":                  false,
+		"git::https://example.com/x.git":  true,
+		"namespace/name/provider":         true,
+	} {
+		_, _, diags := LoadFS(spec(strings.ReplaceAll(onePool, "local", source)), "/fleet", Options{Absolute: []string{dir}})
+		if allowed == diags.HasErrors() || !allowed && diags[0].Summary != sumModuleNotAllowed {
+			t.Errorf("%s is allowed: %v, but reading it gave %v", source, allowed, diags)
+		}
 	}
 }
 

@@ -35,6 +35,9 @@ const (
 type Options struct {
 	// Bundled are the names of the modules that come with the binary; nil accepts any name.
 	Bundled []string
+	// Absolute are the clean paths of the directories outside of the spec directory that may be named as modules;
+	// nil accepts any. With it no other is even looked at, so that specs of a stranger can't search the host.
+	Absolute []string
 }
 
 // Load reads the *.hcl files of dir, not of its subdirectories, leaving out names that begin with a dot.

@@ -22,7 +22,9 @@ func (d *decoder) readInside(name string) ([]byte, error) {
 }
 
 var (
-	bundledName    = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	bundledName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	// onThisHost finds absolute paths, and Terraform's other ways to name a directory of the host that it runs on.
+	onThisHost     = regexp.MustCompile(`^([A-Za-z0-9]+::)*(/|\.|~|(?i:file:))`)
 	registrySource = regexp.MustCompile(`^([a-z0-9.-]+\.[a-z]+(:[0-9]+)?/)?[0-9A-Za-z_-]+/[0-9A-Za-z_-]+/[0-9a-z]+(//.+)?$`)
 )
 
@@ -32,6 +34,9 @@ func (d *decoder) moduleDir(at hcl.Range, source string) string {
 	switch {
 	case strings.HasPrefix(source, "./"), strings.HasPrefix(source, "../"), source == ".", source == "..":
 		return d.insideModule(at, source)
+	case d.opts.Absolute != nil && !slices.Contains(d.opts.Absolute, filepath.Clean(source)) && onThisHost.MatchString(source):
+		d.report(at, sumModuleNotAllowed, "%q is a place on the host that reads these specs, and specs that are handed to it may not name this one. "+
+			"Put the module into the spec directory and write its path with a leading \"./\", or name a git:: source elsewhere or a registry address.", source)
 	case filepath.IsAbs(source):
 		dir := filepath.Clean(source)
 		d.checkModule(at, source, os.DirFS(dir))

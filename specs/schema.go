@@ -65,6 +65,7 @@ func schemas() map[string]*schema {
 		"cache":   cacheSchema(),
 		"brake":   {attrs: map[string]attribute{"max_unhealthy": {rule: share, otherwise: constant(cty.NumberFloatVal(DefaultMaxUnhealthy))}}},
 		"rollout": {attrs: map[string]attribute{"max_unavailable": {rule: whole(1, MaxPoolGuests), otherwise: number(DefaultMaxUnavailable)}}},
+		"guard":   {attrs: map[string]attribute{"max_retire": {rule: share, required: true}}},
 		"lease": {attrs: map[string]attribute{
 			"ttl": {rule: duration(MinLeaseTTL)},
 			"max": {rule: duration(MinLeaseTTL)},
@@ -92,7 +93,7 @@ func schemas() map[string]*schema {
 }
 
 func poolSchema() *schema {
-	return &schema{blocks: []string{"probe", "brake", "rollout"}, attrs: map[string]attribute{
+	return &schema{blocks: []string{"probe", "brake", "rollout", "guard"}, attrs: map[string]attribute{
 		"module":     {rule: text(1, maxPathLength), required: true},
 		"max":        {rule: whole(1, MaxPoolGuests), required: true},
 		"spare":      {rule: whole(0, MaxPoolGuests), otherwise: number(0)},

@@ -14,6 +14,10 @@ import (
 // its scripts, it is the same fleet.
 func (f *Fleet) HCL() []byte {
 	file := hclwrite.NewEmptyFile()
+	if f.Guard != nil {
+		f.Guard.write(file.Body())
+		file.Body().AppendNewline()
+	}
 	for _, p := range f.Pools {
 		p.write(file.Body().AppendNewBlock("pool", []string{p.Name}).Body())
 		file.Body().AppendNewline()
@@ -44,9 +48,15 @@ func (p *Pool) write(body *hclwrite.Body) {
 	for _, probe := range p.Probes {
 		probe.write(body.AppendNewBlock("probe", []string{probe.Kind}).Body())
 	}
-	percent := strconv.FormatFloat(p.Brake.MaxUnhealthy*100, 'g', 15, 64)
-	setText(body.AppendNewBlock("brake", nil).Body(), "max_unhealthy", percent+"%")
+	setShare(body.AppendNewBlock("brake", nil).Body(), "max_unhealthy", p.Brake.MaxUnhealthy)
 	setInt(body.AppendNewBlock("rollout", nil).Body(), "max_unavailable", p.Rollout.MaxUnavailable)
+	if p.Guard != nil {
+		p.Guard.write(body)
+	}
+}
+
+func (g *Guard) write(body *hclwrite.Body) {
+	setShare(body.AppendNewBlock("guard", nil).Body(), "max_retire", g.MaxRetire)
 }
 
 func (p Probe) write(body *hclwrite.Body) {
@@ -107,6 +117,10 @@ func setInt(body *hclwrite.Body, name string, n int) {
 }
 
 func setDuration(body *hclwrite.Body, name string, t time.Duration) { setText(body, name, brief(t)) }
+
+func setShare(body *hclwrite.Body, name string, fraction float64) {
+	setText(body, name, strconv.FormatFloat(fraction*100, 'g', 15, 64)+"%")
+}
 
 func fromJSON(raw []byte) cty.Value {
 	t, err := ctyjson.ImpliedType(raw)
