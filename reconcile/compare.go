@@ -91,7 +91,6 @@ func (pv *previewing) comparePools() []plan.Pool {
 		from, to := pv.base.fleet.Pool(name), pv.head.fleet.Pool(name)
 		switch {
 		case from == nil && to == nil: // it was removed before, and still has guests
-			one.Change = plan.Removed
 		case from == nil:
 			one.Change = plan.Added
 		case to == nil:
@@ -157,11 +156,10 @@ func (pv *previewing) compareCaches() []plan.Cache {
 func (pv *previewing) compareCache(name string, from, to *specs.Cache) plan.Cache {
 	one := plan.Cache{Cache: name, Change: plan.Same}
 	switch {
+	case from == nil && to == nil: // it was removed before, and still has guests
+		return one
 	case to == nil:
-		one.Change = plan.Removed
-		if from != nil {
-			one.Owner, one.Invisible = from.Owner, from.Invisible
-		}
+		one.Change, one.Owner, one.Invisible = plan.Removed, from.Owner, from.Invisible
 		return one
 	case from == nil:
 		one.Change = plan.Added

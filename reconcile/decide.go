@@ -420,7 +420,7 @@ func lastIndex(guests []lease.Guest, match func(lease.Guest) bool) int {
 // retire takes the ith guest off the view of a shelf.
 func (d *decision) retire(c *cacheView, i int, reason string) {
 	g := c.shelf[i]
-	c.shelf = slices.Delete(slices.Clone(c.shelf), i, i+1)
+	c.shelf = slices.Delete(c.shelf, i, i+1)
 	c.retiring++
 	c.leaving++
 	d.pool(g.Pool).retiring++

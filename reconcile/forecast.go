@@ -23,9 +23,12 @@ const (
 	briefly      = time.Second // a reset, a prepare of a spare, a removal
 )
 
-// wideRollout is how many guests a cache must have for its rollout to be played in steps of a hundredth of it: the end is
-// the same, and Decide need not be asked ten thousand times.
-const wideRollout = 200
+// wideRollout is how many guests a cache must have for its rollout to be played in so many steps at most: the end is the
+// same, and Decide need not be asked ten thousand times.
+const (
+	wideRollout = 200
+	rolloutPlay = 25
+)
 
 // key is one machine.
 type key struct {
@@ -115,7 +118,7 @@ func calm(s Snapshot) Snapshot {
 		widest = max(widest, n)
 	}
 	if widest > wideRollout {
-		s.Fleet = hasten(s.Fleet, widest/100)
+		s.Fleet = hasten(s.Fleet, widest/rolloutPlay)
 	}
 	return s
 }

@@ -61,6 +61,17 @@ type house struct {
 
 	mu       sync.Mutex
 	vanished []string
+	held     []string // digests of the revisions that were held
+}
+
+// lastHeld is the digest of the revision that was held last; empty: none was.
+func (h *house) lastHeld() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.held) == 0 {
+		return ""
+	}
+	return h.held[len(h.held)-1]
 }
 
 // gone lists the guests of which the loop has said that they vanished.
@@ -98,7 +109,13 @@ func (h *house) start() {
 		}
 	}})
 	h.loop = reconcile.New(reconcile.Options{
-		Store: h.store, Writer: "test", Log: log, FleetFile: filepath.Join(h.dir, "fleet"),
+		Store: h.store, Writer: "test", Log: log, FleetFile: filepath.Join(h.dir, "fleet"), ApprovalsFile: filepath.Join(h.dir, "approvals"),
+		Held: func(_ reconcile.Revision, p *reconcile.Preview) string {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.held = append(h.held, p.Plan.Digest)
+			return fmt.Sprint("plan-", len(h.held))
+		},
 		Vanished: func(_ context.Context, guests []lease.Guest, _ string) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -112,6 +129,9 @@ func (h *house) start() {
 			return d, err
 		},
 	})
+	if err := h.loop.Restore(); err != nil {
+		h.t.Fatal(err)
+	}
 	done := make(chan struct{}, 2)
 	go func() {
 		_ = h.loop.Run(ctx)
@@ -155,7 +175,12 @@ func (h *house) leave() {
 			_, _ = h.store.Release(context.Background(), alice, l.ID, lease.Release{})
 		}
 	}
-	h.until("everything is retired", func() bool { return len(h.guests(context.Background())) == 0 })
+	h.until("everything is retired", func() bool {
+		if digest := h.lastHeld(); digest != "" {
+			_ = h.loop.Approve("test", digest)
+		}
+		return len(h.guests(context.Background())) == 0
+	})
 	h.stop()
 }
 
