@@ -163,9 +163,10 @@ func (f *forecast) carryOut(a Action) {
 	switch a.Verb {
 	case Provision:
 		g := lease.Guest{Pool: a.Pool, Cache: a.Cache, Shard: a.Shard, Digest: f.s.Digests[a.Pool], State: lease.Provisioning, Demand: a.Demand}
-		for g.Slot = 1; f.guests[lease.GuestName(a.Pool, g.Slot)] != nil; g.Slot++ {
+		for g.Name == "" || f.guests[g.Name] != nil { // the lowest slot that is free
+			g.Slot++
+			g.Name = lease.GuestName(a.Pool, g.Slot)
 		}
-		g.Name = lease.GuestName(a.Pool, g.Slot)
 		f.guests[g.Name] = &g
 		f.arrived[g.Name] = &arrival{act: f.act, reason: f.wanted(a)}
 		f.due[g.Name] = f.clock + f.ready(a.Pool)
