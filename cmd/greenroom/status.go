@@ -10,6 +10,7 @@ import (
 
 	"greenroom/lease/client"
 	"greenroom/reconcile/condition"
+	"greenroom/reconcile/plan"
 )
 
 func newStatus() *cobra.Command {
@@ -27,13 +28,7 @@ func newStatus() *cobra.Command {
 }
 
 func statusTable(w *tabwriter.Writer, st client.Status) {
-	row(w, "SPEC", fmt.Sprintf("%s from %s, in force since %s", st.Revision, st.Source, ago(st.SpecSince)))
-	if f := st.SpecFault; f != nil {
-		row(w, "", fmt.Sprintf("the newest revision %s is not in force: %s since %s: %s", f.Revision, f.Reason, ago(f.Since), firstLine(f.Message)))
-		if f.Plan != "" {
-			row(w, "", "see it with \"greenroom plan show "+f.Plan+"\"; let it come into force with \"greenroom plan approve "+f.Plan+"\"")
-		}
-	}
+	specRows(w, st.Status)
 	store, binary := "in use", st.Terraform
 	if st.Store != "" {
 		store = "AWAY: " + st.Store
@@ -50,6 +45,31 @@ func statusTable(w *tabwriter.Writer, st client.Status) {
 	poolTable(w, st.Pools)
 	row(w)
 	cacheTable(w, st.Caches)
+}
+
+// specRows tell what is in force, and why nothing newer is.
+func specRows(w *tabwriter.Writer, st condition.Status) {
+	inForce := "nothing is in force yet, from " + st.Source
+	if st.Revision != "" {
+		inForce = fmt.Sprintf("%s from %s, came into force %s", plan.Short(st.Revision), st.Source, ago(st.SpecSince))
+	}
+	row(w, "SPEC", inForce)
+	f := st.SpecFault
+	if f == nil {
+		return
+	}
+	what, found := "no newer revision can be read", f.Reason
+	if f.Revision != "" {
+		what = "the newer revision " + plan.Short(f.Revision) + " is not in force"
+	}
+	if !f.Since.IsZero() {
+		found += ", found " + ago(f.Since)
+	}
+	label := map[bool]string{true: "HELD", false: "FAULT"}[f.Held()]
+	row(w, label, fmt.Sprintf("%s (%s): %s", what, found, firstLine(f.Message)))
+	if f.Plan != "" {
+		row(w, "NEXT", fmt.Sprintf("see it with \"greenroom plan show %s\"; an admin lets it come into force with \"greenroom plan approve %s\"", f.Plan, f.Plan))
+	}
 }
 
 func firstLine(s string) string {
