@@ -401,7 +401,7 @@ cache "ci" {
 func (h *house) write(spec fmt.Stringer) {
 	h.Helper()
 	h.writeText(spec.String())
-	r := gitops.Directory{Path: h.path("specs")}.Load()
+	r := gitops.Load(h.path("specs"))
 	if r.Fault != nil {
 		h.Fatal(r.Fault)
 	}

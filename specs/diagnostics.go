@@ -97,6 +97,9 @@ func pathFault(at hcl.Range, what, name string, err error) *hcl.Diagnostic {
 	case errors.Is(err, errLeaves):
 		return fault(at, sumLeaves, "The %s %q is outside of the spec directory, or is reached through \"..\" or a symbolic link that leads "+
 			"out of it. Put the file into the directory and name it relative to that.", what, name)
+	case errors.Is(err, ErrLink):
+		return fault(at, sumNotRegular, "The %s %q is a symbolic link, or is reached through one. In a commit or an archive no link is followed: "+
+			"put the file itself there.", what, name)
 	case errors.Is(err, errTooLarge):
 		return fault(at, sumFileTooLarge, "The %s %q is larger than %d bytes. Split it, or fetch what is large at run time.", what, name, MaxFileSize)
 	case errors.Is(err, errNotRegular):

@@ -61,8 +61,11 @@ func Load(dir string, opts Options) (*Fleet, map[string]*hcl.File, hcl.Diagnosti
 // LoadFS is [Load] for any file system whose top is the spec directory. dir is the absolute directory at which
 // that tree is found by whoever uses the fleet; it goes into [Fleet.Dir] and [Pool.ModuleDir] and is not read.
 func LoadFS(fsys fs.FS, dir string, opts Options) (*Fleet, map[string]*hcl.File, hcl.Diagnostics) {
-	d := newDecoder(fsys, dir, opts)
 	names, diags := specNames(fsys)
+	return newDecoder(fsys, dir, opts).load(names, diags)
+}
+
+func (d *decoder) load(names []string, diags hcl.Diagnostics) (*Fleet, map[string]*hcl.File, hcl.Diagnostics) {
 	d.diags = diags
 	for _, name := range names {
 		d.readSpec(name)
@@ -73,7 +76,7 @@ func LoadFS(fsys fs.FS, dir string, opts Options) (*Fleet, map[string]*hcl.File,
 		return nil, d.files, d.diags
 	}
 	fleet.Revision = Revision(d.files)
-	fleet.Dir = dir
+	fleet.Dir = d.dir
 	return fleet, d.files, d.diags
 }
 
@@ -87,17 +90,20 @@ func Revision(files map[string]*hcl.File) string {
 	return "dir:" + hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-func specNames(fsys fs.FS) ([]string, hcl.Diagnostics) {
+// specNames are the spec files at the top of fsys, together with more that are about to be there.
+func specNames(fsys fs.FS, more ...string) ([]string, hcl.Diagnostics) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
 		return nil, unreadable(".", err)
 	}
-	var names []string
+	names := more
 	for _, e := range entries {
 		if !e.IsDir() && path.Ext(e.Name()) == ".hcl" && !strings.HasPrefix(e.Name(), ".") {
 			names = append(names, e.Name())
 		}
 	}
+	slices.Sort(names)
+	names = slices.Compact(names)
 	switch {
 	case len(names) == 0:
 		return nil, hcl.Diagnostics{fault(fileStart("."), sumNoSpecs,
@@ -208,6 +214,9 @@ var (
 	errLeaves     = errors.New("path leaves the spec directory")
 )
 
+// ErrLink is for file systems that refuse symbolic links altogether.
+var ErrLink = errors.New("symbolic links are not followed here")
+
 // read returns a file of the spec directory and remembers it as part of the revision.
 func (d *decoder) read(name string) ([]byte, error) {
 	if !fs.ValidPath(name) {
@@ -242,7 +251,7 @@ func (d *decoder) read(name string) ([]byte, error) {
 // leaving tells a symbolic link that leads out of the directory, which os.Root refuses with an error
 // that has no name, from a file that is missing or may not be read.
 func (d *decoder) leaving(name string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, ErrLink) {
 		return err
 	}
 	for p := name; p != "."; p = path.Dir(p) {

@@ -51,7 +51,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		newStatus(), newCache(), newGuest(), newPool(), newReconcile(), newToken(),
 		newGuestd(),
 		newModule(),
-		newRunner(),
+		newReader(), newRunner(),
 		newSpec(),
 	)
 	return root

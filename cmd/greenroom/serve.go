@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"greenroom/internal/server"
+	"greenroom/reconcile/gitops"
 )
 
 func newServe() *cobra.Command {
@@ -23,7 +24,11 @@ func newServe() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	stateDirFlag(cmd, &o.StateDir)
-	flags.StringVar(&o.Specs, "specs", "specs", "directory of the fleet's HCL files")
+	flags.StringVar(&o.Specs, "specs", "specs", "the fleet's HCL files: a directory, or https://…/fleet.git//path?ref=main, ssh://, git@host:org/fleet.git, file://")
+	flags.StringVar(&o.Source.TokenFile, "specs-token-file", "", "file with the token for specs over https (or GREENROOM_SPECS_TOKEN)")
+	flags.StringVar(&o.Source.KeyFile, "specs-key-file", "", "file with the private key for specs over ssh")
+	flags.StringVar(&o.Source.KnownHosts, "specs-known-hosts", "", "file with the keys of the hosts that serve specs over ssh, as known_hosts of OpenSSH")
+	flags.DurationVar(&o.Source.Every, "specs-every", 0, "time between two looks at the specs (default 30s for a repository, 2s for a directory)")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:7070", "TCP address of the API")
 	flags.StringVar(&o.Terraform, "terraform", "", "terraform or tofu binary (default: found on PATH, or installed)")
 	flags.StringVar(&o.Mirror, "mirror", "", "provider filesystem mirror; providers come from there and nowhere else")
@@ -82,13 +87,12 @@ func redisURL(file string) (string, error) {
 }
 
 func directories(specs, state string) (string, string, error) {
-	if info, err := os.Stat(specs); err != nil || !info.IsDir() {
-		return "", "", fmt.Errorf("there is no directory %s with specs; make one with \"greenroom spec init %s\", or name another with --specs", specs, specs)
+	if dir, ok := gitops.Directory(specs); ok {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return "", "", fmt.Errorf("there is no directory %s with specs; make one with \"greenroom spec init %s\", or name another with --specs", specs, specs)
+		}
+		specs = dir
 	}
-	specs, err := filepath.Abs(specs)
-	if err != nil {
-		return "", "", err
-	}
-	state, err = filepath.Abs(state)
+	state, err := filepath.Abs(state)
 	return specs, state, err
 }

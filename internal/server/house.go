@@ -44,10 +44,24 @@ func (s *Server) house(o Options) error {
 	s.parts.Changes.Subscribe(preparer.Notify)
 	s.members = append(s.members, s.awake(loop.Run), s.awake(dog.Run), s.awake(preparer.Run))
 	if o.Specs != "" {
-		source := gitops.Directory{Path: o.Specs}
+		source, err := openSource(o, loop)
+		if err != nil {
+			return err
+		}
 		s.members = append(s.members, func(ctx context.Context) error { return source.Follow(ctx, loop.Offer) })
 	}
 	return nil
+}
+
+// openSource checks where specs come from, before anything is served.
+func openSource(o Options, loop *reconcile.Loop) (*gitops.Source, error) {
+	state, err := filepath.Abs(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	from := o.Source
+	from.Source, from.StateDir, from.Self, from.InForce, from.Log = o.Specs, state, o.Self, loop.InForce, o.Log
+	return gitops.Open(from)
 }
 
 func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile.Loop, error) {

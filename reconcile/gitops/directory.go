@@ -1,84 +1,76 @@
 package gitops
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"greenroom/modules"
 	"greenroom/reconcile"
 	"greenroom/reconcile/condition"
-	"greenroom/reconcile/terraform"
-	"greenroom/specs"
 )
 
-// Directory follows a directory of HCL files.
-type Directory struct {
-	Path  string        // of the directory
-	Every time.Duration // between two looks; default 1s
+const (
+	settleTries = 40               // looks at a directory that is being written to, debounce apart
+	rereadAfter = 30 * time.Second // specs with faults, which may be mended where nobody looks
+)
+
+// lookDirectory computes the digest of what the last reading was made of, and has the directory read anew when it differs. A
+// directory that is just being written to, as a checkout does, is given a moment to come to rest.
+func (s *Source) lookDirectory(ctx context.Context) (reconcile.Revision, bool) {
+	digest, err := s.lookAt(s.inputs)
+	if err == nil && digest == s.digest && (!s.bad || time.Since(s.read) < rereadAfter) {
+		return reconcile.Revision{}, false
+	}
+	var a answer
+	for range settleTries {
+		if digest, err = s.lookAt(s.inputs); err != nil {
+			s.digest = ""
+			return reconcile.Revision{Fault: gone(s.at.Dir, err)}, true
+		}
+		if !sleep(ctx, debounce) {
+			return reconcile.Revision{}, false
+		}
+		if again, err := s.lookAt(s.inputs); err != nil || again != digest {
+			continue
+		}
+		a = s.ask(ctx, task{Directory: &directoryTask{Dir: s.at.Dir, Modules: filepath.Join(s.o.StateDir, "modules")}, Within: readWithin})
+		if a.Digest == "" {
+			break // it could not be read
+		}
+		s.inputs = a.Inputs
+		if now, err := s.lookAt(s.inputs); err == nil && now == a.Digest {
+			break // what was read is what is there
+		}
+	}
+	if !a.Done { // it is written to all the time
+		return reconcile.Revision{}, false
+	}
+	s.digest, s.read = a.Digest, time.Now()
+	s.bad = a.Fault != nil && a.Fault.Reason == condition.SpecInvalid
+	return a.revision(), true
 }
 
-// Load reads the directory once. The error shows every fault with its source.
-func (d Directory) Load() reconcile.Revision {
-	path, err := filepath.Abs(d.Path)
+func (s *Source) lookAt(in inputs) (string, error) {
+	root, err := os.OpenRoot(s.at.Dir)
 	if err != nil {
-		return faulty(condition.Unreachable, err)
+		return "", err
 	}
-	fleet, files, diags := specs.Load(path, specs.Options{Bundled: modules.Names()})
-	if !diags.HasErrors() {
-		return reconcile.Revision{Name: fleet.Revision, Fleet: fleet}
+	defer root.Close()
+	now, err := in.look(root)
+	if err != nil {
+		return "", err
 	}
-	var text bytes.Buffer
-	if err := specs.WriteDiagnostics(&text, files, diags, false, 100); err != nil {
-		return faulty(condition.SpecInvalid, err)
-	}
-	return faulty(condition.SpecInvalid, fmt.Errorf("%s: %d faults (greenroom spec validate %s shows them):\n%s", d.Path, len(diags.Errs()), d.Path, &text))
+	return now.digest(), nil
 }
 
-func faulty(reason string, err error) reconcile.Revision {
-	return reconcile.Revision{Fault: &condition.Fault{Reason: reason, Message: err.Error()}}
-}
-
-// Follow hands each new revision to offer, the first one at once, until ctx ends. A revision is new when the specs, the
-// faults in them or the tree of a module of theirs differ from the last one.
-func (d Directory) Follow(ctx context.Context, offer func(reconcile.Revision)) error {
-	every := d.Every
-	if every == 0 {
-		every = time.Second
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	last := ""
-	for {
-		r := d.Load()
-		if now := mark(r); now != last {
-			last = now
-			offer(r)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// mark is what two equal revisions have in common.
-func mark(r reconcile.Revision) string {
-	if r.Fault != nil {
-		return "bad: " + r.Fault.Message
-	}
-	var text strings.Builder
-	text.WriteString(r.Fleet.Revision)
-	for _, p := range r.Fleet.Pools {
-		if p.ModuleDir != "" {
-			digest, err := terraform.Digest(os.DirFS(p.ModuleDir))
-			text.WriteString(fmt.Sprint(" ", digest, err))
-		}
-	}
-	return text.String()
 }

@@ -83,7 +83,11 @@ func copyTree(tree fs.FS, dir string) error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 			return err
 		}
-		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600|info.Mode().Perm()&0o100)
+		mode := fs.FileMode(0o600)
+		if info.Mode()&0o111 != 0 {
+			mode = 0o700
+		}
+		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 		if err != nil {
 			return err
 		}
@@ -122,21 +126,54 @@ func (d *Driver) storeModule(m Module) (Module, error) {
 }
 
 func addModule(tree fs.FS, modules, digest string) error {
-	to := filepath.Join(modules, digest)
-	if _, err := os.Stat(to); err == nil {
+	if isStored(modules, digest) {
 		return nil
 	}
-	tmp, err := os.MkdirTemp(modules, ".new-")
-	if err != nil {
-		return fmt.Errorf("storing the module: %w", err)
-	}
-	defer os.RemoveAll(tmp)
-	err = copyTree(tree, tmp)
-	if err == nil {
-		err = os.Rename(tmp, to)
+	got, err := copyModule(tree, modules)
+	if err == nil && got != digest {
+		err = fmt.Errorf("it has changed meanwhile: its digest is %s, not %s", got, digest)
 	}
 	if err != nil {
 		return fmt.Errorf("storing the module: %w", err)
 	}
 	return nil
+}
+
+// StoreModule puts a module tree into a directory of trees by digest, such as StateDir/modules, and returns its digest: that of
+// the copy, so that a tree which is being written to is stored as what it is by then. Several processes may do so at once.
+func StoreModule(tree fs.FS, modules string) (string, error) {
+	digest, err := Digest(tree)
+	if err != nil || isStored(modules, digest) {
+		return digest, err
+	}
+	if err := os.MkdirAll(modules, 0o700); err != nil {
+		return "", fmt.Errorf("storing the module: %w", err)
+	}
+	if digest, err = copyModule(tree, modules); err != nil {
+		return "", fmt.Errorf("storing the module: %w", err)
+	}
+	return digest, nil
+}
+
+func isStored(modules, digest string) bool {
+	_, err := os.Stat(filepath.Join(modules, digest))
+	return err == nil
+}
+
+func copyModule(tree fs.FS, modules string) (digest string, err error) {
+	tmp, err := os.MkdirTemp(modules, ".new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if err := copyTree(tree, tmp); err != nil {
+		return "", err
+	}
+	if digest, err = Digest(os.DirFS(tmp)); err != nil {
+		return "", err
+	}
+	if err := os.Rename(tmp, filepath.Join(modules, digest)); err != nil && !isStored(modules, digest) { // else another was first
+		return "", err
+	}
+	return digest, nil
 }

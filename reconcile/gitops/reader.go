@@ -1,0 +1,130 @@
+package gitops
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/gob"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"greenroom/reconcile/condition"
+)
+
+// ReaderMain is the child that reads what others have written. Its task comes by in, its answers go to out.
+func ReaderMain(ctx context.Context, in io.Reader, out io.Writer) int {
+	if err := confine(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	var t task
+	if err := gob.NewDecoder(in).Decode(&t); err != nil {
+		fmt.Fprintln(os.Stderr, "the task of the reader:", err)
+		return 1
+	}
+	go func() { // until the parent closes it, or is gone
+		_, _ = io.Copy(io.Discard, in)
+		os.Exit(1)
+	}()
+	ctx, cancel := context.WithTimeout(ctx, t.Within)
+	defer cancel()
+	answers := gob.NewEncoder(out)
+	say := func(a answer) error { return answers.Encode(a) }
+	last := t.do(ctx, say)
+	last.Done = true
+	if err := say(last); err != nil {
+		fmt.Fprintln(os.Stderr, "the answer of the reader:", err)
+		return 1
+	}
+	return 0
+}
+
+func (t task) do(ctx context.Context, say func(answer) error) answer {
+	switch {
+	case t.Git != nil:
+		return t.Git.do(ctx, say)
+	case t.Directory != nil:
+		return t.Directory.do(say)
+	case t.Archive != nil:
+		return t.Archive.do(say)
+	}
+	return answer{Fault: &condition.Fault{Reason: condition.SpecInvalid, Message: "there is nothing to be read"}}
+}
+
+// confine bounds what this process may take of the machine. The limit on data leaves out what a process has only reserved, of
+// which Go has much. A process of the race detector is beyond it from the start, and is let be.
+func confine() error {
+	debug.SetMemoryLimit(memoryLimit * 3 / 4)
+	signal.Ignore(unix.SIGXFSZ) // a write beyond the limit is an error then, and not the end
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: fileLimit, Max: fileLimit}); err != nil {
+		return fmt.Errorf("limiting the size of files: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbidding core dumps: %w", err)
+	}
+	if used, err := dataSize(); err != nil || used >= memoryLimit {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: memoryLimit, Max: memoryLimit}); err != nil {
+		return fmt.Errorf("limiting the memory: %w", err)
+	}
+	return nil
+}
+
+// dataSize is how much counts towards the limit on data already.
+func dataSize() (bytes int64, err error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, fmt.Errorf("looking at the memory: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(status), "\nVmData:")
+	var kib int64
+	if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
+		return 0, fmt.Errorf("looking at the memory: %w", err)
+	}
+	return kib << 10, nil
+}
+
+func (t directoryTask) do(say func(answer) error) answer {
+	root, err := os.OpenRoot(t.Dir)
+	if err != nil {
+		return answer{Fault: gone(t.Dir, err)}
+	}
+	defer root.Close()
+	if err := say(answer{Reading: true}); err != nil {
+		return answer{}
+	}
+	r, in, seen := directoryReading(t.Dir, t.Modules).load(root.FS())
+	return answer{Name: r.Name, Fleet: r.Fleet, Fault: r.Fault, Inputs: in, Digest: seen.digest()}
+}
+
+func gone(dir string, err error) *condition.Fault {
+	return &condition.Fault{Reason: condition.Unreachable, Message: fmt.Sprintf("there is no directory %s with specs: %v", dir, err)}
+}
+
+func (t archiveTask) do(say func(answer) error) answer {
+	if err := say(answer{Reading: true}); err != nil {
+		return answer{}
+	}
+	z, err := zip.NewReader(bytes.NewReader(t.Zip), int64(len(t.Zip)))
+	if err != nil {
+		return answer{Fault: &condition.Fault{Reason: condition.SpecInvalid, Message: fmt.Sprintf("the archive is no zip: %v", err)}}
+	}
+	tree, fault := checkArchive(z)
+	if fault != nil {
+		return answer{Fault: fault}
+	}
+	o := reading{what: "the archive", kind: "zip", absolute: t.Absolute, store: t.Modules}
+	if !t.Any && o.absolute == nil {
+		o.absolute = []string{}
+	}
+	r, _, _ := o.load(tree)
+	pruneModules(t.Modules)
+	return answer{Name: r.Name, Fleet: r.Fleet, Fault: r.Fault}
+}
