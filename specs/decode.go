@@ -122,11 +122,12 @@ var (
 	guestName = regexp.MustCompile(`-[0-9]+$`)
 )
 
+const nameRule = "A name has 1 to 40 lower-case letters, digits and dashes, begins with a letter and does not end with a dash."
+
 func (d *decoder) checkName(b *block) {
 	switch at := b.src.LabelRanges[0]; {
 	case !validName.MatchString(b.name):
-		d.report(at, sumBadName, "%q can't be the name of a %s. A name has 1 to 40 lower-case letters, digits and dashes, begins with a letter and does not end with a dash.",
-			clip(b.name), b.schema.kind)
+		d.report(at, sumBadName, "%q can't be the name of a %s. %s", clip(b.name), b.schema.kind, nameRule)
 	case b.schema.kind == "pool" && guestName.MatchString(b.name):
 		d.report(at, sumBadName, "The pool name %q ends with a dash and a number, as guests do: the guests of a pool are called NAME-1, NAME-2 and so on. "+
 			"End it with a letter, or leave the dash out.", b.name)

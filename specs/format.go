@@ -81,10 +81,11 @@ func formatFile(name string, write bool) (differs bool, err error) {
 	return true, replace(name, laid, info.Mode().Perm())
 }
 
-// replace swaps a file for its new contents, so that a server that watches it never reads half of it.
+// replace swaps a file for its new contents, or creates it, so that a server that watches it never reads half of it.
 func replace(name string, body []byte, mode fs.FileMode) error {
-	name, err := filepath.EvalSymlinks(name)
-	if err != nil {
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(name), ".fmt-*")

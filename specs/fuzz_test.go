@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 func addSeeds(f *testing.F) {
@@ -71,4 +73,67 @@ func FuzzFormat(f *testing.F) {
 			t.Errorf("laid out again it differs:\n%q\n%q", once, twice)
 		}
 	})
+}
+
+// FuzzEdit holds that an edit of any file ends without a panic, that the file parses after it and has the
+// value, or nothing, at the place of the edit, and that every other attribute is there byte for byte.
+func FuzzEdit(f *testing.F) {
+	names, err := filepath.Glob("testdata/faults/*.hcl")
+	if err != nil {
+		f.Fatal(err)
+	}
+	seeds := [][]byte{[]byte(messy), []byte("pool a {}"), []byte("cache \"c\" { pools = [] }\n")}
+	for _, name := range append(names, "examples/local/fleet.hcl") {
+		seeds = append(seeds, readFile(f, name))
+	}
+	for _, src := range seeds {
+		for _, text := range []string{"max=12", "labels.os=\"x", "variables.a.b:=[\n1]", "capacity.cpus=3", "probe.ssh.every=1", "guard.max_retire=5%"} {
+			f.Add(src, false, text)
+		}
+		for _, text := range []string{"lease.ttl=5m", "pools=a,b b", "warm:=1"} {
+			f.Add(src, true, text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, src []byte, isCache bool, text string) {
+		s := &source{name: "fleet.hcl", kind: map[bool]string{true: "cache", false: "pool"}[isCache]}
+		a, err := assignmentOf(s.kind, text)
+		if err != nil || s.become(src) != nil || s.block(place{}) == nil {
+			return
+		}
+		before := attributes(s, a.place)
+		if s.set(a) != nil {
+			return
+		}
+		if diff := cmp.Diff(before, attributes(s, a.place)); diff != "" {
+			t.Errorf("the edit changed more than its place:\n%s\n%s", diff, s.src)
+		}
+		attr := s.block(a.place).Body.Attributes[a.attr]
+		if got := string(attr.Expr.Range().SliceBytes(s.src)); a.key == "" && got != a.hcl(attr.Expr) {
+			t.Errorf("%s is %q, want %q:\n%s", a.name, got, a.hcl(attr.Expr), s.src)
+		}
+		if err := s.unset(a.place); err != nil {
+			t.Fatalf("what was set can't be unset: %v\n%s", err, s.src)
+		}
+		if diff := cmp.Diff(before, attributes(s, a.place)); diff != "" {
+			t.Errorf("the edit was not undone:\n%s\n%s", diff, s.src)
+		}
+	})
+}
+
+// attributes are all of the file with the bytes of their expressions, but for the one at p.
+func attributes(s *source, p place) (all []string) {
+	var walk func(path string, body *hclsyntax.Body)
+	walk = func(path string, body *hclsyntax.Body) {
+		for _, attr := range body.Attributes {
+			if b := s.block(p); b == nil || b.Body != body || attr.Name != p.attr {
+				all = append(all, path+attr.Name+" = "+string(attr.Expr.Range().SliceBytes(s.src)))
+			}
+		}
+		for _, b := range body.Blocks {
+			walk(path+b.Type+" "+strings.Join(b.Labels, " ")+"/", b.Body)
+		}
+	}
+	walk("", s.body)
+	slices.Sort(all)
+	return all
 }

@@ -30,8 +30,9 @@ type schema struct {
 	blocks []string
 }
 
-// attribute is a value in a block: how it is checked, and what it is where the spec is silent.
+// attribute is a value in a block: how it is written, how it is checked, and what it is where the spec is silent.
 type attribute struct {
+	form      form
 	rule      rule
 	required  bool
 	otherwise func(*decoder, *block) cty.Value
@@ -64,27 +65,27 @@ func schemas() map[string]*schema {
 		"pool":    poolSchema(),
 		"cache":   cacheSchema(),
 		"brake":   {attrs: map[string]attribute{"max_unhealthy": {rule: share, otherwise: constant(cty.NumberFloatVal(DefaultMaxUnhealthy))}}},
-		"rollout": {attrs: map[string]attribute{"max_unavailable": {rule: whole(1, MaxPoolGuests), otherwise: number(DefaultMaxUnavailable)}}},
+		"rollout": {attrs: map[string]attribute{"max_unavailable": {form: bare, rule: whole(1, MaxPoolGuests), otherwise: number(DefaultMaxUnavailable)}}},
 		"guard":   {attrs: map[string]attribute{"max_retire": {rule: share, required: true}}},
 		"lease": {attrs: map[string]attribute{
 			"ttl": {rule: duration(MinLeaseTTL)},
 			"max": {rule: duration(MinLeaseTTL)},
 		}},
 		"reuse": {attrs: map[string]attribute{
-			"uses": {rule: whole(1, 1_000_000)},
+			"uses": {form: bare, rule: whole(1, 1_000_000)},
 			"age":  {rule: duration(time.Second)},
 		}},
 		"hold": {attrs: map[string]attribute{
 			"for": {rule: duration(time.Second), otherwise: span(DefaultHoldFor)},
-			"max": {rule: whole(0, MaxPoolGuests), otherwise: number(DefaultHoldMax)},
+			"max": {form: bare, rule: whole(0, MaxPoolGuests), otherwise: number(DefaultHoldMax)},
 		}},
-		"probe tcp": probeSchema(map[string]attribute{"port": {rule: whole(1, 65535), otherwise: number(0)}}),
+		"probe tcp": probeSchema(map[string]attribute{"port": {form: bare, rule: whole(1, 65535), otherwise: number(0)}}),
 		"probe ssh": probeSchema(nil),
 		"probe http": probeSchema(map[string]attribute{
-			"port": {rule: whole(1, 65535), required: true},
+			"port": {form: bare, rule: whole(1, 65535), required: true},
 			"path": {rule: urlPath, otherwise: constant(cty.StringVal("/"))},
 		}),
-		"probe exec": probeSchema(map[string]attribute{"command": {rule: command, required: true}}),
+		"probe exec": probeSchema(map[string]attribute{"command": {form: words, rule: command, required: true}}),
 	}
 	for kind, s := range all {
 		s.kind = kind
@@ -95,12 +96,12 @@ func schemas() map[string]*schema {
 func poolSchema() *schema {
 	return &schema{blocks: []string{"probe", "brake", "rollout", "guard"}, attrs: map[string]attribute{
 		"module":     {rule: text(1, maxPathLength), required: true},
-		"max":        {rule: whole(1, MaxPoolGuests), required: true},
-		"spare":      {rule: whole(0, MaxPoolGuests), otherwise: number(0)},
-		"shard_size": {rule: whole(1, MaxShardSize), otherwise: number(DefaultShardSize)},
-		"labels":     {rule: labels, otherwise: constant(cty.MapValEmpty(cty.String))},
-		"capacity":   {rule: capacity, otherwise: constant(cty.MapValEmpty(cty.Number))},
-		"variables":  {rule: variables, otherwise: constant(cty.EmptyObjectVal)},
+		"max":        {form: bare, rule: whole(1, MaxPoolGuests), required: true},
+		"spare":      {form: bare, rule: whole(0, MaxPoolGuests), otherwise: number(0)},
+		"shard_size": {form: bare, rule: whole(1, MaxShardSize), otherwise: number(DefaultShardSize)},
+		"labels":     {form: textMap, rule: labels, otherwise: constant(cty.MapValEmpty(cty.String))},
+		"capacity":   {form: numberMap, rule: capacity, otherwise: constant(cty.MapValEmpty(cty.Number))},
+		"variables":  {form: freeMap, rule: variables, otherwise: constant(cty.EmptyObjectVal)},
 		"user_data":  {rule: text(0, MaxUserData), otherwise: constant(cty.StringVal(""))},
 	}}
 }
@@ -108,11 +109,11 @@ func poolSchema() *schema {
 func cacheSchema() *schema {
 	return &schema{blocks: []string{"lease", "reuse", "hold"}, attrs: map[string]attribute{
 		"owner":   {rule: text(0, maxOwnerLength), otherwise: constant(cty.StringVal(""))},
-		"pools":   {rule: poolList, required: true},
-		"warm":    {rule: whole(0, MaxPoolGuests), otherwise: number(0)},
-		"size":    {rule: whole(0, MaxPoolGuests), otherwise: defaultSize},
-		"max":     {rule: whole(1, MaxPoolGuests), otherwise: defaultMax},
-		"enabled": {rule: yesNo, otherwise: constant(cty.True)},
+		"pools":   {form: poolRefs, rule: poolList, required: true},
+		"warm":    {form: bare, rule: whole(0, MaxPoolGuests), otherwise: number(0)},
+		"size":    {form: bare, rule: whole(0, MaxPoolGuests), otherwise: defaultSize},
+		"max":     {form: bare, rule: whole(1, MaxPoolGuests), otherwise: defaultMax},
+		"enabled": {form: bare, rule: yesNo, otherwise: constant(cty.True)},
 		"prepare": {rule: script},
 		"reset":   {rule: script},
 	}}
@@ -122,7 +123,7 @@ func probeSchema(own map[string]attribute) *schema {
 	attrs := map[string]attribute{
 		"every":    {rule: duration(time.Second), otherwise: span(DefaultProbeEvery)},
 		"timeout":  {rule: duration(time.Millisecond)},
-		"failures": {rule: whole(1, 1000), otherwise: number(DefaultProbeFailures)},
+		"failures": {form: bare, rule: whole(1, 1000), otherwise: number(DefaultProbeFailures)},
 	}
 	maps.Copy(attrs, own)
 	return &schema{attrs: attrs}
