@@ -174,16 +174,27 @@ func (t *text) body() {
 	}
 	t.rest()
 	t.terraform()
+	t.notes()
+	t.guards()
+}
+
+func (t *text) notes() {
+	var lines []string
 	for _, note := range t.Plan.Notes {
-		t.line(0, plain, "", "note: "+note)
+		lines = append(lines, "note: "+note)
+	}
+	if says := t.Waits(); says != "" {
+		lines = append(lines, says)
 	}
 	if n := t.Plan.Summary.Anyway; n > 0 {
-		t.line(0, plain, "", fmt.Sprintf("due anyway, without this revision too: %s to guests", plural(n, "change")))
+		lines = append(lines, fmt.Sprintf("due anyway, without this revision too: %s to guests", plural(n, "change")))
 	}
-	if len(t.Plan.Notes)+t.Plan.Summary.Anyway > 0 {
+	for _, line := range lines {
+		t.line(0, plain, "", line)
+	}
+	if len(lines) > 0 {
 		t.gap()
 	}
-	t.guards()
 }
 
 // title is the mark of a pool or a cache that differs.
@@ -244,12 +255,8 @@ func (t *text) pool(p Pool) {
 // rest tells what stays as it is.
 func (t *text) rest() {
 	var parts []string
-	kept := 0
-	for _, s := range t.Sections {
-		kept += len(s.Kept)
-	}
-	if kept > 0 {
-		parts = append(parts, "kept: "+plural(kept, "guest"))
+	if n := t.kept(); n > 0 {
+		parts = append(parts, "kept: "+plural(n, "guest"))
 	}
 	caches, pools := t.Unchanged()
 	same := slices.DeleteFunc([]string{t.listed("cache", caches), t.listed("pool", pools)}, func(s string) bool { return s == "" })

@@ -135,9 +135,35 @@ func (l Layout) Unchanged() (caches, pools []string) {
 	return caches, pools
 }
 
-// Leased are the rows of guests that wait for the end of a lease, with their caches.
-func (s Section) Leased() []Row {
-	return slices.DeleteFunc(slices.Clone(s.Rows), func(r Row) bool { return r.First().Lease == nil })
+// kept counts the guests to which nothing happens.
+func (l Layout) kept() (n int) {
+	for _, s := range l.Sections {
+		n += len(s.Kept)
+	}
+	return n
+}
+
+// Waits says until when the changes to leased guests wait; empty: none does.
+func (l Layout) Waits() string {
+	n, deadline, latest := 0, time.Time{}, time.Time{}
+	for _, g := range l.Plan.Guests {
+		if g.Lease == nil || g.Verb == Keep {
+			continue
+		}
+		n++
+		deadline, latest = later(deadline, g.Lease.Deadline), later(latest, g.Lease.Cap)
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("guests that change and are leased now: %d; free by %s unless they are renewed, at the latest by %s", n, l.Clock(deadline), l.Clock(latest))
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // First stands for all guests of a row.
@@ -192,9 +218,10 @@ func (r Row) Names() string {
 func (r Row) What() string {
 	g := r.First()
 	text := string(g.Verb) + by(g)
-	if wait, end := r.wait(); wait != "" && g.Verb == Keep {
-		text = "kept, " + wait
-	} else if wait != "" {
+	switch wait, end := r.wait(); {
+	case g.Verb == Keep:
+		text = "kept" + prefixed(", ", wait)
+	case wait != "":
 		text = wait + ": " + past(g.Verb) + by(g) + " " + end
 	}
 	if why := why(g); why != "" {
@@ -239,9 +266,7 @@ func (r Row) wait() (busy, end string) {
 
 func (r Row) last(of func(Guest) time.Time) (last time.Time) {
 	for _, g := range r.Guests {
-		if t := of(g); t.After(last) {
-			last = t
-		}
+		last = later(last, of(g))
 	}
 	return last
 }
@@ -300,7 +325,7 @@ func Short(revision string) string {
 
 // Compared says what the plan compares.
 func (l Layout) Compared() (base, head string) {
-	return cmp.Or(Short(l.Plan.Base), "nothing in force"), cmp.Or(Short(l.Plan.Head), "not read yet")
+	return cmp.Or(Short(l.Plan.Base), "nothing in force"), cmp.Or(Short(l.Plan.Head), "a head not read yet")
 }
 
 // Life says when the plan was made and how long it is good for.
@@ -372,7 +397,7 @@ func (p Pool) Says() string {
 	if len(p.Outdated) == 0 {
 		return ""
 	}
-	return "every guest is replaced, because what it is born of differs: " + strings.Join(p.Outdated, ", ")
+	return "every guest is replaced, since what they are born of differs: " + strings.Join(p.Outdated, ", ")
 }
 
 // Held tells that the revision is past a guard and that no approval lets it pass.

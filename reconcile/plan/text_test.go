@@ -225,8 +225,8 @@ func fill(v reflect.Value, s string) {
 			v.Set(reflect.ValueOf(made))
 			return
 		}
-		for i := range v.NumField() {
-			fill(v.Field(i), s)
+		for _, field := range v.Fields() {
+			fill(field, s)
 		}
 	}
 }
