@@ -26,12 +26,17 @@ const (
 	memoryLimit = 1 << 30  // bytes of data that a child may hold
 	fileLimit   = 4 << 30  // bytes of one file that it may write
 	maxAnswer   = 32 << 20 // bytes
-
-	cloneWithin   = 10 * time.Minute // the first time
-	fetchWithin   = time.Minute
-	archiveWithin = 15 * time.Second
-	readWithin    = time.Minute // of a directory
 )
+
+// deadlines are how long a child may take.
+type deadlines struct {
+	clone     time.Duration // the first time that a repository is fetched
+	fetch     time.Duration
+	archive   time.Duration
+	directory time.Duration
+}
+
+var defaultDeadlines = deadlines{clone: 10 * time.Minute, fetch: time.Minute, archive: 15 * time.Second, directory: time.Minute}
 
 // task is what a child is asked to do; one of the three is set.
 type task struct {
@@ -86,6 +91,7 @@ func (a answer) revision() reconcile.Revision {
 func (s *Source) ask(ctx context.Context, t task) answer {
 	ctx, cancel := context.WithTimeout(ctx, t.Within+t.Within/10+time.Second) // the child gives up before, with a better word
 	defer cancel()
+	s.asked.Add(1)
 	stderr := &head{max: 8 << 10}
 	cmd := exec.CommandContext(ctx, s.o.Self, s.o.ReaderArgs...)
 	cmd.Env, cmd.Stderr = environ(t), stderr
@@ -112,8 +118,11 @@ func converse(cmd *exec.Cmd, t task) (last answer, err error) {
 	if err := cmd.Start(); err != nil {
 		return last, fmt.Errorf("starting the reader: %w", err)
 	}
-	sent := make(chan error, 1)
-	go func() { sent <- gob.NewEncoder(in).Encode(t) }()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_ = gob.NewEncoder(in).Encode(t) // a child that did not get its task does not answer
+	}()
 	answers := &io.LimitedReader{R: out, N: maxAnswer}
 	decoder := gob.NewDecoder(answers)
 	for err == nil && !last.Done {

@@ -159,16 +159,19 @@ func (c *clone) detached(commit *object.Commit) (bool, error) {
 		return false, nil // no commit is in force
 	}
 	base := plumbing.NewHash(c.InForce)
-	if c.storage.HasEncodedObject(base) != nil {
+	err := c.storage.HasEncodedObject(base)
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
 		return true, nil
 	}
 	found := false
-	err := object.NewCommitIterCTime(commit, nil, nil).ForEach(func(at *object.Commit) error {
-		if found = at.Hash == base; found {
-			return storer.ErrStop
-		}
-		return nil
-	})
+	if err == nil {
+		err = object.NewCommitIterCTime(commit, nil, nil).ForEach(func(at *object.Commit) error {
+			if found = at.Hash == base; found {
+				return storer.ErrStop
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return false, fmt.Errorf("%w: the history of %s: %w", errDamaged, commit.Hash, err)
 	}
@@ -485,7 +488,7 @@ func (c *clone) close() {
 
 // tidy removes what a killed child has left half written, and the refs of old previews.
 func (c *clone) tidy() {
-	old := time.Now().Add(-2 * cloneWithin)
+	old := time.Now().Add(-2 * defaultDeadlines.clone)
 	half, _ := filepath.Glob(filepath.Join(c.Clone, "objects", "pack", "tmp_*"))
 	for _, name := range half {
 		if info, err := os.Stat(name); err == nil && info.ModTime().Before(old) {

@@ -34,7 +34,7 @@ func (s *Source) lookDirectory(ctx context.Context) (reconcile.Revision, bool) {
 		if again, err := s.lookAt(s.inputs); err != nil || again != digest {
 			continue
 		}
-		a = s.ask(ctx, task{Directory: &directoryTask{Dir: s.at.Dir, Modules: filepath.Join(s.o.StateDir, "modules")}, Within: readWithin})
+		a = s.ask(ctx, task{Directory: &directoryTask{Dir: s.at.Dir, Modules: filepath.Join(s.o.StateDir, "modules")}, Within: s.within.directory})
 		if a.Digest == "" {
 			break // it could not be read
 		}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -47,6 +48,8 @@ type Source struct {
 	at       address
 	poke     chan struct{}
 	previews *semaphore.Weighted
+	within   deadlines
+	asked    atomic.Int64 // children so far
 
 	// What the follower knows of its last look.
 	seen   string // object that the ref named; empty: look again
@@ -87,7 +90,7 @@ func Open(o Options) (*Source, error) {
 		every = 2 * time.Second
 	}
 	o.Every = cmp.Or(max(o.Every, 0), every)
-	return &Source{o: o, at: at, poke: make(chan struct{}, 1), previews: semaphore.NewWeighted(previewsAtOnce)}, nil
+	return &Source{o: o, at: at, poke: make(chan struct{}, 1), previews: semaphore.NewWeighted(previewsAtOnce), within: defaultDeadlines}, nil
 }
 
 func (o *Options) checkCredentials(at address) error {
@@ -151,7 +154,7 @@ func (s *Source) Read(ctx context.Context, ref string) reconcile.Revision {
 	}
 	t := s.gitTask()
 	t.Ref, t.Preview, t.Modules = cmp.Or(ref, s.at.Ref), true, s.previewModules()
-	return s.preview(ctx, task{Git: &t, Within: fetchWithin})
+	return s.preview(ctx, task{Git: &t, Within: s.within.fetch})
 }
 
 // Archive reads an uploaded spec directory, a zip as [Zip] makes it. Absolute lists the module directories that it may name by
@@ -161,7 +164,7 @@ func (s *Source) Archive(ctx context.Context, zip []byte, absolute []string) rec
 		return faulty(condition.TooLarge, fmt.Errorf("the archive has %d bytes, and at most %d are read", len(zip), MaxArchive))
 	}
 	t := archiveTask{Zip: zip, Modules: s.previewModules(), Absolute: absolute, Any: absolute == nil}
-	return s.preview(ctx, task{Archive: &t, Within: archiveWithin})
+	return s.preview(ctx, task{Archive: &t, Within: s.within.archive})
 }
 
 // previewModules is where the modules of previews are kept for a while: nothing that is in force uses them.
@@ -214,9 +217,9 @@ func (s *Source) Follow(ctx context.Context, offer func(reconcile.Revision)) err
 func (s *Source) lookGit(ctx context.Context) (reconcile.Revision, bool) {
 	t := s.gitTask()
 	t.Seen, t.InForce = s.seen, s.o.InForce()
-	within := fetchWithin
+	within := s.within.fetch
 	if _, err := os.Stat(filepath.Join(t.Clone, filepath.FromSlash(followedRef))); err != nil {
-		within = cloneWithin
+		within = s.within.clone
 	}
 	a := s.ask(ctx, task{Git: &t, Within: within})
 	s.tell(a)

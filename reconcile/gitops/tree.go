@@ -50,13 +50,18 @@ func (t *treeFS) sub(name string) (*treeFS, error) {
 
 // find walks to an entry. A path that goes through a link or a submodule ends there.
 func (t *treeFS) find(op, name string) (object.TreeEntry, error) {
-	fail := func(err error) (object.TreeEntry, error) {
-		return object.TreeEntry{}, &fs.PathError{Op: op, Path: name, Err: err}
+	e, err := t.walk(name)
+	if err != nil {
+		err = &fs.PathError{Op: op, Path: name, Err: err}
 	}
+	return e, err
+}
+
+func (t *treeFS) walk(name string) (at object.TreeEntry, err error) {
 	if !fs.ValidPath(name) {
-		return fail(fs.ErrInvalid)
+		return at, fs.ErrInvalid
 	}
-	at := object.TreeEntry{Name: ".", Mode: filemode.Dir, Hash: t.top}
+	at = object.TreeEntry{Name: ".", Mode: filemode.Dir, Hash: t.top}
 	if name == "." {
 		return at, nil
 	}
@@ -64,19 +69,19 @@ func (t *treeFS) find(op, name string) (object.TreeEntry, error) {
 		switch at.Mode {
 		case filemode.Dir:
 		case filemode.Symlink:
-			return fail(specs.ErrLink)
+			return at, specs.ErrLink
 		case filemode.Submodule:
-			return fail(errSubmodule)
+			return at, errSubmodule
 		default:
-			return fail(fs.ErrNotExist)
+			return at, fs.ErrNotExist
 		}
 		entries, err := t.entries(at.Hash)
 		if err != nil {
-			return fail(err)
+			return at, err
 		}
 		i := slices.IndexFunc(entries, func(e object.TreeEntry) bool { return e.Name == part })
 		if i < 0 {
-			return fail(fs.ErrNotExist)
+			return at, fs.ErrNotExist
 		}
 		at = entries[i]
 	}

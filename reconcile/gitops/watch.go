@@ -90,11 +90,11 @@ func (w *watcher) follow(in inputs) {
 
 // addTree adds the directories of a module, as far as the limit goes.
 func addTree(wanted map[string]bool, top string) {
-	_ = filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(top, func(path string, e fs.DirEntry, _ error) error {
 		switch {
 		case len(wanted) > maxWatched:
 			return fs.SkipAll
-		case err != nil || !e.IsDir():
+		case e == nil || !e.IsDir():
 			return nil
 		case e.Name() == ".git" || e.Name() == ".terraform":
 			return fs.SkipDir
