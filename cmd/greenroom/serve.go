@@ -16,7 +16,7 @@ import (
 
 func newServe() *cobra.Command {
 	var o server.Options
-	var urlFile, format, level string
+	var urlFile, hookFile, format, level string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server: reconcile the specs and lease the guests",
@@ -33,6 +33,7 @@ func newServe() *cobra.Command {
 	flags.StringVar(&o.Terraform, "terraform", "", "terraform or tofu binary (default: found on PATH, or installed)")
 	flags.StringVar(&o.Mirror, "mirror", "", "provider filesystem mirror; providers come from there and nowhere else")
 	flags.StringVar(&urlFile, "redis-url-file", "", "file with the URL of Redis (or GREENROOM_REDIS_URL; default: the embedded store)")
+	flags.StringVar(&hookFile, "hook-secret-file", "", "file with the secret that webhooks are signed with (or GREENROOM_HOOK_SECRET; default: no webhooks)")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
@@ -40,6 +41,9 @@ func newServe() *cobra.Command {
 			return err
 		}
 		if o.RedisURL, err = redisURL(urlFile); err != nil {
+			return err
+		}
+		if o.HookSecret, err = hookSecret(hookFile); err != nil {
 			return err
 		}
 		if o.Specs, o.StateDir, err = directories(o.Specs, o.StateDir); err != nil {
@@ -84,6 +88,17 @@ func redisURL(file string) (string, error) {
 		return "", fmt.Errorf("read the URL of Redis: %w", err)
 	}
 	return strings.TrimSpace(string(text)), nil
+}
+
+func hookSecret(file string) ([]byte, error) {
+	if file == "" {
+		return []byte(os.Getenv("GREENROOM_HOOK_SECRET")), nil
+	}
+	secret, err := readSecret(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the secret of the webhooks: %w", err)
+	}
+	return secret, nil
 }
 
 func directories(specs, state string) (string, string, error) {

@@ -33,6 +33,8 @@ type Options struct {
 
 	// Source is how a repository of specs is followed; its Source, StateDir, Self, InForce and Log are set from here.
 	Source gitops.Options
+	// HookSecret is what webhooks are signed with; empty: they are off.
+	HookSecret []byte
 }
 
 // member is one thing that runs as long as the server does. It returns when ctx ends, or when it can't go on.
@@ -41,6 +43,7 @@ type member func(ctx context.Context) error
 // Server is one running Greenroom.
 type Server struct {
 	parts     Parts
+	plans     *gitops.Plans // nil where no specs are followed
 	pulse     *pulse
 	members   []member
 	listeners []net.Listener

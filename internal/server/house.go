@@ -15,8 +15,8 @@ import (
 	"greenroom/watchdog"
 )
 
-// house brings the parts behind the API together: the reconciler, the watchdog, the preparers and the source of specs. They
-// know nothing of each other; what one does reaches the others as changes in the store.
+// house brings the parts behind the API together: the reconciler, the watchdog, the preparers, the source of specs and the
+// plans. They know nothing of each other; what one does reaches the others as changes in the store.
 func (s *Server) house(o Options) error {
 	key, err := ssh.LoadOrCreateKey(filepath.Join(o.StateDir, "guest.key"))
 	if err != nil {
@@ -43,25 +43,51 @@ func (s *Server) house(o Options) error {
 	s.parts.Changes.Subscribe(dog.Notify)
 	s.parts.Changes.Subscribe(preparer.Notify)
 	s.members = append(s.members, s.awake(loop.Run), s.awake(dog.Run), s.awake(preparer.Run))
-	if o.Specs != "" {
-		source, err := openSource(o, loop)
-		if err != nil {
-			return err
-		}
-		s.members = append(s.members, func(ctx context.Context) error { return source.Follow(ctx, loop.Offer) })
+	if o.Specs == "" {
+		return nil
 	}
-	return nil
+	return s.gitops(o, loop)
 }
 
-// openSource checks where specs come from, before anything is served.
-func openSource(o Options, loop *reconcile.Loop) (*gitops.Source, error) {
+// gitops brings in where the specs come from, the plans of their revisions, and the webhooks that make the source look.
+func (s *Server) gitops(o Options, loop *reconcile.Loop) error {
 	state, err := filepath.Abs(o.StateDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	from := o.Source
 	from.Source, from.StateDir, from.Self, from.InForce, from.Log = o.Specs, state, o.Self, loop.InForce, o.Log
-	return gitops.Open(from)
+	source, err := gitops.Open(from)
+	if err != nil {
+		return err
+	}
+	hooks, err := gitops.NewHooks(o.HookSecret)
+	if err != nil {
+		return err
+	}
+	s.plans, err = gitops.NewPlans(gitops.PlansOptions{
+		Dir: filepath.Join(state, "plans"), Loop: loop, Source: source, Absolute: s.absoluteModules, Log: o.Log,
+	})
+	if err != nil {
+		return err
+	}
+	s.parts.Source, s.parts.Plans = source, s.plans
+	if len(o.HookSecret) > 0 {
+		s.parts.Hooks = hooks
+	}
+	follow := func(ctx context.Context) error { return source.Follow(ctx, loop.Offer) }
+	s.members = append(s.members, follow, s.awake(s.plans.Run))
+	return nil
+}
+
+// absoluteModules are the module directories that the fleet in force names by their absolute paths.
+func (s *Server) absoluteModules() (dirs []string) {
+	for _, p := range s.parts.Store.Fleet().Pools {
+		if filepath.IsAbs(p.Module) {
+			dirs = append(dirs, filepath.Clean(p.Module))
+		}
+	}
+	return dirs
 }
 
 func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile.Loop, error) {
@@ -73,10 +99,18 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 	if err != nil {
 		return nil, err
 	}
+	moved := func() {
+		if s.plans != nil { // there are none where no specs are followed: the fleet is that of the last time
+			s.plans.Moved()
+		}
+	}
 	var loop *reconcile.Loop
 	loop = reconcile.New(reconcile.Options{
 		Store: s.parts.Store, Writer: writer, Source: o.Specs, FleetFile: filepath.Join(state, "fleet"),
 		AuthorizedKeys: []string{key, ssh.AuthorityLine(s.parts.Authority.Key)},
+		ApprovalsFile:  filepath.Join(state, "approvals"),
+		Held:           func(r reconcile.Revision, pv *reconcile.Preview) string { return s.plans.Hold(r, pv) },
+		Adopted:        moved,
 		Vanished:       dog.Vanished, Brakes: dog.Brakes, Registry: s.parts.Registry, Log: o.Log,
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
 			return terraform.New(ctx, terraform.Options{

@@ -13,6 +13,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/reconcile/condition"
+	"greenroom/reconcile/plan"
 	"greenroom/specs"
 )
 
@@ -133,11 +134,13 @@ var (
 	oldestFamily   = family(gaugeKind, "queue_oldest_seconds", "How long the head of the queue has waited.", "cache")
 	specFamily     = family(gaugeKind, "spec_info", "The revision in force.", "revision")
 	validFamily    = family(gaugeKind, "spec_valid", "Whether the newest revision seen is the one in force.")
+	faultFamily    = family(gaugeKind, "spec_fault_since_seconds", "Unix time since when a newer revision is not in force.", "reason", "revision")
+	plansFamily    = family(gaugeKind, "plans", "Plans by phase.", "phase")
 	shardsFamily   = family(gaugeKind, "shards", "Shards for which the condition is true.", "pool", "condition")
 
 	families = []gauge{
 		guestsFamily, poolMaxFamily, sizeFamily, warmFamily, enabledFamily, hitsFamily, missesFamily, removalsFamily, deathsFamily,
-		leasesFamily, endedFamily, queueFamily, oldestFamily, specFamily, validFamily, shardsFamily,
+		leasesFamily, endedFamily, queueFamily, oldestFamily, specFamily, validFamily, faultFamily, plansFamily, shardsFamily,
 	}
 	deathReasons   = []string{"dead", "vanished", "boot_failed", "prepare_failed", "reset_failed"}
 	removalReasons = []string{"excess", "age", "uses", "outdated", "forced"}
@@ -165,6 +168,7 @@ func (c stockCollector) Collect(ch chan<- prometheus.Metric) {
 		poolMaxFamily.send(ch, float64(p.Max), p.Name)
 	}
 	c.reconciler(ctx, ch)
+	c.plans(ch)
 	died := deaths{}
 	for _, p := range fleet.Pools { // from zero, so that a rate sees the first
 		for _, reason := range deathReasons {
@@ -256,6 +260,9 @@ func (c stockCollector) reconciler(ctx context.Context, ch chan<- prometheus.Met
 	}
 	specFamily.send(ch, 1, st.Revision)
 	validFamily.send(ch, truth(st.SpecValid))
+	if f := st.SpecFault; f != nil && !f.Since.IsZero() {
+		faultFamily.send(ch, float64(f.Since.UnixMilli())/1000, f.Reason, f.Revision)
+	}
 	for _, p := range st.Pools {
 		for _, aspect := range conditions {
 			n := 0.0
@@ -264,6 +271,19 @@ func (c stockCollector) reconciler(ctx context.Context, ch chan<- prometheus.Met
 			}
 			shardsFamily.send(ch, n, p.Pool, string(aspect))
 		}
+	}
+}
+
+func (c stockCollector) plans(ch chan<- prometheus.Metric) {
+	if c.api.Plans == nil {
+		return
+	}
+	phases := map[plan.Phase]int{plan.Making: 0, plan.Ready: 0, plan.Failed: 0, plan.Replaced: 0}
+	for _, p := range c.api.Plans.List() {
+		phases[p.Phase]++
+	}
+	for phase, n := range phases {
+		plansFamily.send(ch, float64(n), string(phase))
 	}
 }
 

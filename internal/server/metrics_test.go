@@ -3,6 +3,7 @@ package server
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -10,6 +11,7 @@ import (
 	"greenroom/lease"
 	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
+	"greenroom/reconcile/condition"
 )
 
 func TestTheMetricsTellWhatTheStoreHas(t *testing.T) {
@@ -90,4 +92,32 @@ func TestDeathsAreCountedByPoolAndReason(t *testing.T) {
 			h.t.Error(diff)
 		}
 	})
+}
+
+func TestTheMetricsTellOfPlansAndOfAFaultOfTheSpecsWhileThereIsOne(t *testing.T) {
+	h, _ := plansHouse(t)
+	series := func(name string) (out []string) {
+		for line := range strings.Lines(string(h.do(sent{method: "GET", path: "/metrics"}).Body)) {
+			if strings.HasPrefix(line, name+"{") {
+				out = append(out, strings.TrimSpace(line))
+			}
+		}
+		return out
+	}
+	want := []string{`greenroom_plans{phase="failed"} 0`, `greenroom_plans{phase="making"} 0`, `greenroom_plans{phase="ready"} 1`, `greenroom_plans{phase="replaced"} 0`}
+	if diff := cmp.Diff(want, series("greenroom_plans")); diff != "" {
+		t.Error(diff)
+	}
+	if got := series("greenroom_spec_fault_since_seconds"); got != nil {
+		t.Errorf("without a fault: %s", got)
+	}
+	h.loop.status.SpecValid, h.loop.status.SpecFault = false, &condition.Fault{Reason: condition.SpecInvalid, Revision: "bad1", Since: time.Unix(1700000000, 0)}
+	want = []string{`greenroom_spec_fault_since_seconds{reason="SpecInvalid",revision="bad1"} 1.7e+09`}
+	if diff := cmp.Diff(want, series("greenroom_spec_fault_since_seconds")); diff != "" {
+		t.Error(diff)
+	}
+	problems, err := testutil.GatherAndLint(h.parts.Registry)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, %+v", err, problems)
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile/gitops"
 )
 
 // fault is an error of the API's own: of HTTP, JSON or authorization.
@@ -33,6 +34,17 @@ var facts = []struct {
 	{lease.ErrUnknownGuest, http.StatusNotFound, "unknown_guest"},
 	{lease.ErrUnknownLease, http.StatusNotFound, "unknown_lease"},
 	{errUnknownToken, http.StatusNotFound, "unknown_token"},
+	{gitops.ErrUnknownPlan, http.StatusNotFound, "unknown_plan"},
+	{gitops.ErrNotReady, http.StatusConflict, "plan_not_ready"},
+	{gitops.ErrStale, http.StatusConflict, "plan_stale"},
+	{gitops.ErrTooManyPlans, http.StatusServiceUnavailable, "too_many_plans"},
+	{gitops.ErrForged, http.StatusUnauthorized, "forged"},
+	{gitops.ErrReplayed, http.StatusConflict, "replayed"},
+	{gitops.ErrHooksOff, http.StatusNotFound, "hooks_off"},
+	{gitops.ErrUnknownForge, http.StatusNotFound, "not_found"},
+	{gitops.ErrForm, http.StatusUnsupportedMediaType, "unsupported_media"},
+	{gitops.ErrUnreadable, http.StatusBadRequest, "malformed"},
+	{gitops.ErrNotAdmin, http.StatusForbidden, "forbidden"},
 	{lease.ErrNotYours, http.StatusForbidden, "not_yours"},
 	{lease.ErrImpossible, http.StatusUnprocessableEntity, "impossible"},
 	{lease.ErrNoneReady, http.StatusConflict, "none_ready"},

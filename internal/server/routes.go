@@ -11,6 +11,7 @@ import (
 type api struct {
 	Parts
 	metrics *metrics
+	refused rarely // webhooks
 }
 
 // Handler answers the HTTP API and registers its metrics with p.Registry.
@@ -64,6 +65,12 @@ func (a *api) routes(router *mux.Router) {
 	on("GET", "/v1/shards", handle(a, user, a.listShards))
 	on("GET", "/v1/status", handle(a, access{anytime: true}, a.status))
 	on("POST", "/v1/reconcile", handle(a, admin, a.reconcile))
+
+	on("POST", "/v1/plans", handle(a, user, a.requestPlan))
+	on("GET", "/v1/plans", handle(a, access{anytime: true}, a.listPlans))
+	on("GET", "/v1/plans/{plan}", handle(a, access{anytime: true}, a.getPlan))
+	on("POST", "/v1/plans/{plan}/approve", handle(a, admin, a.approvePlan))
+	on("POST", "/v1/hooks/{forge}", http.HandlerFunc(a.hook))
 
 	on("GET", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.listTokens))
 	on("POST", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.createToken))

@@ -44,6 +44,9 @@ type Parts struct {
 	Store      *lease.Store
 	Reconciler reconciler           // nil: what needs it answers not_ready
 	Prober     prober               // nil: likewise
+	Plans      plans                // nil: likewise
+	Hooks      hooks                // nil: webhooks are off
+	Source     source               // that webhooks make look; nil: they are ignored
 	Signer     lease.Signer         // of lease tokens; without a key there are none
 	Authority  ssh.Authority        // of guest certificates; without a key there are none
 	Tokens     *Tokens              // of callers
