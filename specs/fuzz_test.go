@@ -3,6 +3,7 @@ package specs
 import (
 	"bytes"
 	"io"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -120,20 +121,20 @@ func FuzzEdit(f *testing.F) {
 	})
 }
 
-// attributes are all of the file with the bytes of their expressions, but for the one at p.
+// attributes are all of the file with the bytes of their expressions, but for those that may be the one at p.
 func attributes(s *source, p place) (all []string) {
-	var walk func(path string, body *hclsyntax.Body)
-	walk = func(path string, body *hclsyntax.Body) {
+	var walk func(types, labels string, body *hclsyntax.Body)
+	walk = func(types, labels string, body *hclsyntax.Body) {
 		for _, attr := range body.Attributes {
-			if b := s.block(p); b == nil || b.Body != body || attr.Name != p.attr {
-				all = append(all, path+attr.Name+" = "+string(attr.Expr.Range().SliceBytes(s.src)))
+			if types+attr.Name != path.Join(s.kind, p.block, p.attr) {
+				all = append(all, labels+attr.Name+" = "+string(attr.Expr.Range().SliceBytes(s.src)))
 			}
 		}
 		for _, b := range body.Blocks {
-			walk(path+b.Type+" "+strings.Join(b.Labels, " ")+"/", b.Body)
+			walk(types+b.Type+"/", labels+b.Type+" "+strings.Join(b.Labels, " ")+"/", b.Body)
 		}
 	}
-	walk("", s.body)
+	walk("", "", s.body)
 	slices.Sort(all)
 	return all
 }

@@ -13,8 +13,8 @@ import (
 
 func newPool() *cobra.Command {
 	at := &link{}
-	cmd := group("pool", "Look at pools, pause and resume them",
-		newPoolList(at), newPoolShow(at), newPoolPause(at), newPoolResume(at))
+	cmd := group("pool", "Look at pools, pause and resume them; edit them in the specs", append(newEdits("pool"),
+		newPoolList(at), newPoolShow(at), newPoolPause(at), newPoolResume(at))...)
 	at.flags(cmd)
 	return cmd
 }
