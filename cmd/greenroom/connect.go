@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -63,11 +64,24 @@ const (
 	later = time.Minute
 )
 
-// dial returns a client of the server that the flags name.
+// dial returns a client of the server that the flags name, for a command with text and JSON.
 func (l *link) dial(cmd *cobra.Command, patience time.Duration) (*client.Client, error) {
-	if o := cmd.Flag("output").Value.String(); o != "text" && o != "json" {
-		return nil, usage("output format %q, want text or json", o)
+	if err := outputs(cmd, "text", "json"); err != nil {
+		return nil, err
 	}
+	return l.open(cmd, patience)
+}
+
+// outputs refuses other formats than those that the command has.
+func outputs(cmd *cobra.Command, formats ...string) error {
+	o, last := cmd.Flag("output").Value.String(), len(formats)-1
+	if slices.Contains(formats, o) {
+		return nil
+	}
+	return usage("output format %q, want %s or %s", o, strings.Join(formats[:last], ", "), formats[last])
+}
+
+func (l *link) open(cmd *cobra.Command, patience time.Duration) (*client.Client, error) {
 	o := client.Options{Addr: l.server, Retry: patience}
 	if patience == later {
 		said := false
@@ -130,19 +144,23 @@ func (l *link) loopback() bool {
 
 // hints are what to do about an answer, by its code.
 var hints = map[string]string{
-	"unauthorized":  "set GREENROOM_TOKEN or --token-file; an admin makes tokens with \"greenroom token create\"",
-	"forbidden":     "ask an admin",
-	"unknown_cache": "see \"greenroom cache list\"",
-	"unknown_pool":  "see \"greenroom pool list\"",
-	"unknown_guest": "see \"greenroom guest list\"",
-	"unknown_lease": "leases end by release, expiry and the loss of their guest; acquire another",
-	"lease_over":    "acquire another",
-	"impossible":    "see labels and capacities with \"greenroom spec show\"",
-	"none_ready":    "leave --wait out to wait in line",
-	"hold_budget":   "release a held guest first, or raise hold { max } in the spec",
-	"leased":        "release the lease with --hold instead",
-	"last_admin":    "make another one with \"greenroom token create --role admin\" first",
-	"unavailable":   "see \"greenroom status\"",
+	"unauthorized":   "set GREENROOM_TOKEN or --token-file; an admin makes tokens with \"greenroom token create\"",
+	"forbidden":      "ask an admin",
+	"unknown_cache":  "see \"greenroom cache list\"",
+	"unknown_pool":   "see \"greenroom pool list\"",
+	"unknown_guest":  "see \"greenroom guest list\"",
+	"unknown_lease":  "leases end by release, expiry and the loss of their guest; acquire another",
+	"lease_over":     "acquire another",
+	"impossible":     "see labels and capacities with \"greenroom spec show\"",
+	"none_ready":     "leave --wait out to wait in line",
+	"hold_budget":    "release a held guest first, or raise hold { max } in the spec",
+	"leased":         "release the lease with --hold instead",
+	"last_admin":     "make another one with \"greenroom token create --role admin\" first",
+	"unavailable":    "see \"greenroom status\"",
+	"unknown_plan":   "ask for it again with \"greenroom plan\"; see \"greenroom plan list\"",
+	"plan_not_ready": "see what has become of it with \"greenroom plan show\"",
+	"plan_stale":     "look at it again with \"greenroom plan show\", then approve it",
+	"too_many_plans": "try again in a moment",
 }
 
 // hinted adds to an error what to do next.

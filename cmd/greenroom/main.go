@@ -20,9 +20,10 @@ func main() {
 	os.Exit(code)
 }
 
-// run executes one command line and returns its exit code: 0 done, 1 failed, 2 usage.
+// run executes one command line and returns its exit code: 0 done, 1 failed, 2 usage; that of plan is 2 for changes.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot(stdin, stdout, stderr)
 	root.SetArgs(args)
-	return report(stderr, root.ExecuteContext(ctx))
+	cmd, err := root.ExecuteContextC(ctx)
+	return report(stderr, cmd, err)
 }

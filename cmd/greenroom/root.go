@@ -48,7 +48,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		newDemo(),
 		newServe(),
 		newAcquire(), newRenew(), newRelease(), newWith(), newRun(), newSSH(), newCp(),
-		newStatus(), newCache(), newGuest(), newPool(), newReconcile(), newToken(),
+		newStatus(), newCache(), newGuest(), newPool(), newPlan(), newReconcile(), newToken(),
 		newGuestd(),
 		newModule(),
 		newReader(), newRunner(),
@@ -57,8 +57,19 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	return root
 }
 
-// report prints err as one line and returns the exit code that belongs to it.
-func report(stderr io.Writer, err error) int {
+// usageCode is the exit code of a mistake on the command line: 2, but 1 below plan, whose 2 says that there are changes, as
+// that of "terraform plan -detailed-exitcode" does.
+func usageCode(cmd *cobra.Command) int {
+	for c := cmd; c.HasParent(); c = c.Parent() {
+		if c.Name() == "plan" {
+			return 1
+		}
+	}
+	return 2
+}
+
+// report prints the error of a command as one line and returns the exit code that belongs to it.
+func report(stderr io.Writer, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0
 	}
@@ -68,6 +79,9 @@ func report(stderr io.Writer, err error) int {
 		return exit.Code
 	case errors.As(err, &exit):
 		fmt.Fprintf(stderr, "greenroom: %v\n", err)
+		if exit.Code == 2 {
+			return usageCode(cmd)
+		}
 		return exit.Code
 	case strings.HasPrefix(err.Error(), "unknown command"):
 		fmt.Fprintf(stderr, "greenroom: %v\n", err)

@@ -39,7 +39,9 @@ func statusTable(w *tabwriter.Writer, st client.Status) {
 	row(w, "STORE", store)
 	row(w, "TERRAFORM", fmt.Sprintf("%s, %d processes so far", binary, st.Processes))
 	for _, c := range st.Conditions {
-		row(w, strings.ToUpper(string(c.Type)), reasoned(c))
+		if c.Status || c.Message != "" { // what is not so needs no line
+			row(w, strings.ToUpper(string(c.Type)), reasoned(c))
+		}
 	}
 	row(w)
 	poolTable(w, st.Pools)
