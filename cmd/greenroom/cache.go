@@ -14,9 +14,10 @@ import (
 
 func newCache() *cobra.Command {
 	at := &link{}
-	cmd := group("cache", "Look at caches, enable and disable them, remove their guests; edit them in the specs", append(newEdits("cache"),
+	cmd := group("cache", "Look at caches, enable and disable them, remove their guests; edit them in the specs", append([]*cobra.Command{
 		newCacheList(at), newCacheShow(at), newCacheGuests(at), newCacheQueue(at), newCacheEnable(at, true), newCacheEnable(at, false),
-		newCacheReset(at), newCacheRemoveGuest(at))...)
+		newCacheReset(at), newCacheRemoveGuest(at),
+	}, newEdits("cache")...)...)
 	at.flags(cmd)
 	return cmd
 }

@@ -13,8 +13,9 @@ import (
 
 func newPool() *cobra.Command {
 	at := &link{}
-	cmd := group("pool", "Look at pools, pause and resume them; edit them in the specs", append(newEdits("pool"),
-		newPoolList(at), newPoolShow(at), newPoolPause(at), newPoolResume(at))...)
+	cmd := group("pool", "Look at pools, pause and resume them; edit them in the specs", append([]*cobra.Command{
+		newPoolList(at), newPoolShow(at), newPoolPause(at), newPoolResume(at),
+	}, newEdits("pool")...)...)
 	at.flags(cmd)
 	return cmd
 }
