@@ -26,7 +26,9 @@ type address struct {
 }
 
 // scpForm is how ssh names a repository in short: git@host:org/fleet.git.
-var scpForm = regexp.MustCompile(`^[A-Za-z0-9._-]+@([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):[^:]`)
+var scpForm = regexp.MustCompile(`^[A-Za-z0-9._-]+@([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):/?[^:/]`)
+
+var errNoRepository = errors.New("the source of specs names no repository; " + addressForms)
 
 const addressForms = "write a directory, or a repository as https://host/org/fleet.git//path?ref=main, ssh://git@host/org/fleet.git//path, " +
 	"git@host:org/fleet.git//path or file:///srv/fleet.git//path"
@@ -49,9 +51,7 @@ func parseAddress(source string) (address, error) {
 	var err error
 	if scp {
 		a.Scheme = "ssh"
-		host, file, _ := strings.Cut(rest, ":")
-		repo, sub := splitPath(file)
-		a.Repo, a.Path = host+":"+repo, sub
+		a.Repo, a.Path = splitPath(rest)
 	} else if a, err = parseURL(rest); err != nil {
 		return address{}, err
 	}
@@ -86,7 +86,7 @@ func parseURL(text string) (address, error) {
 	u.Path, a.Path = splitPath(u.Path)
 	u.RawPath = ""
 	if strings.Trim(u.Path, "/") == "" {
-		return address{}, errors.New("the source of specs names no repository; " + addressForms)
+		return address{}, errNoRepository
 	}
 	a.Repo = u.String()
 	return a, nil
@@ -94,11 +94,11 @@ func parseURL(text string) (address, error) {
 
 // splitPath tells the repository from the path in it, which begins at the first double slash.
 func splitPath(p string) (repo, sub string) {
-	at := strings.Index(p[min(1, len(p)):], "//")
-	if at < 0 {
-		return p, "."
+	repo, sub, found := strings.Cut(p, "//")
+	if !found {
+		sub = "."
 	}
-	return p[:at+1], p[at+3:]
+	return repo, sub
 }
 
 func checkPath(p string) (string, error) {

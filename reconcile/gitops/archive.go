@@ -171,16 +171,16 @@ func (p *packer) add(name string) error {
 	if err != nil {
 		return err
 	}
+	if p.size += info.Size(); p.size > maxUnpacked {
+		return fmt.Errorf("it has more than %d MiB; %s", maxUnpacked>>20, onlySpecs)
+	}
 	header := &zip.FileHeader{Name: name, Method: zip.Deflate}
 	header.SetMode(0o644 | info.Mode().Perm()&0o111)
 	w, err := p.zip.CreateHeader(header)
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(w, io.LimitReader(f, maxUnpacked+1))
-	if p.size += n; err == nil && p.size > maxUnpacked {
-		err = fmt.Errorf("it has more than %d MiB; %s", maxUnpacked>>20, onlySpecs)
-	}
+	_, err = io.Copy(w, io.LimitReader(f, info.Size()))
 	return err
 }
 

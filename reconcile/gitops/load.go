@@ -7,7 +7,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -129,7 +131,15 @@ func (o reading) invalid(revision string, files map[string]*hcl.File, diags hcl.
 		text.Truncate(maxFaultText)
 		text.WriteString("…\n")
 	}
-	return &condition.Fault{Reason: condition.SpecInvalid, Revision: revision, Message: text.String()}
+	return &condition.Fault{Reason: condition.SpecInvalid, Revision: revision, Message: strings.Map(visible, text.String())}
+}
+
+// visible takes away what would steer the terminal on which a fault is shown.
+func visible(r rune) rune {
+	if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+		return r
+	}
+	return unicode.ReplacementChar
 }
 
 func plural(n int, noun string) string {

@@ -3,6 +3,8 @@ package gitopstest
 
 import (
 	"encoding/pem"
+	"io"
+	"log"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -147,6 +149,7 @@ func (s *Server) SetDown(down bool) { s.down.Store(down) }
 
 func (s *Server) handler(r *Repo) http.Handler {
 	backend := &cgi.Handler{
+		Stderr: io.Discard, Logger: log.New(io.Discard, "", 0),
 		Path: filepath.Join(run(r.t, r.Dir, "git", "--exec-path"), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + filepath.Dir(r.Dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_SYSTEM=" + os.DevNull},
 	}
