@@ -33,7 +33,7 @@ func newPlan() *cobra.Command {
 		Long: "Show what a revision of the specs would change, guest by guest, before anything changes: that in DIR (default: specs where that\n" +
 			"is a directory, else the current one), or a branch, tag or commit of the repository that the server follows.\n\n" + planExits,
 		Example: "  greenroom plan\n  greenroom plan --ref feature/more-guests\n  greenroom plan -o markdown --name \"pull/12\" > comment.md",
-		Args:    atMostArgs(1),
+		Args:    atMostOneArg,
 	}
 	p.at.flags(cmd)
 	p.flags(cmd)
@@ -281,9 +281,9 @@ func (p *planCommand) verdict(made plan.Plan) error {
 		return fmt.Errorf("plan %s was replaced; ask for another", made.ID)
 	}
 	if t := made.Terraform; t != nil && t.Phase == plan.Failed {
-		return errors.New("Terraform's own plans could not be made")
+		return errors.New("no plans of Terraform's own could be made")
 	} else if t != nil && len(t.Failed()) > 0 {
-		return fmt.Errorf("Terraform could not plan %s of %d", count(len(t.Failed()), "shard"), len(t.Shards))
+		return fmt.Errorf("%s of %d could not be planned by Terraform", count(len(t.Failed()), "shard"), len(t.Shards))
 	}
 	if made.Summary.Changes() {
 		return &exitError{Code: 2}

@@ -31,7 +31,7 @@ func newSpecValidate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate [DIR]",
 		Short: "Say everything that is wrong with the specs in DIR (default: the current directory)",
-		Args:  atMostArgs(1),
+		Args:  atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{Bundled: modules.Names()})
 			if isJSON(cmd) {
@@ -53,7 +53,7 @@ func newSpecShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show [DIR]",
 		Short: "Print the fleet in DIR with references resolved and every default filled in",
-		Args:  atMostArgs(1),
+		Args:  atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{Bundled: modules.Names()})
 			if err := writeDiagnostics(cmd.ErrOrStderr(), files, diags); err != nil || diags.HasErrors() {
@@ -96,7 +96,7 @@ func newSpecFmt() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fmt [DIR|FILE]",
 		Short: "Lay out spec files in the canonical style, and list those that changed",
-		Args:  atMostArgs(1),
+		Args:  atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			changed, err := specs.FormatFiles(argOr(args, "."), !check)
 			for _, name := range changed {
@@ -158,13 +158,11 @@ func invalid(diags hcl.Diagnostics) error {
 	return fmt.Errorf("the specs have %s; nothing was changed", count(len(diags.Errs()), "fault"))
 }
 
-func atMostArgs(n int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) > n {
-			return usage("%s takes at most %d argument, and got %d (try %q)", cmd.CommandPath(), n, len(args), cmd.CommandPath()+" --help")
-		}
-		return nil
+func atMostOneArg(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usage("%s takes at most 1 argument, and got %d (try %q)", cmd.CommandPath(), len(args), cmd.CommandPath()+" --help")
 	}
+	return nil
 }
 
 func argOr(args []string, otherwise string) string {

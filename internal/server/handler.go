@@ -145,14 +145,17 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if err != nil || len(body) == 0 {
 		return err
 	}
-	if i < 0 {
-		want := shapes[0].media
-		for _, s := range shapes[1:] {
-			want += " or " + s.media
-		}
-		return &fault{http.StatusUnsupportedMediaType, "unsupported_media", fmt.Sprintf("the body's content type is %.60q; send %s", header, want)}
+	if i >= 0 {
+		return shapes[i].read(body)
 	}
-	return shapes[i].read(body)
+	var want []string
+	for _, s := range shapes {
+		want = append(want, s.media)
+	}
+	return &fault{
+		http.StatusUnsupportedMediaType, "unsupported_media",
+		fmt.Sprintf("the body's content type is %.60q; send %s", header, strings.Join(want, " or ")),
+	}
 }
 
 // readAll reads a body of at most limit bytes.

@@ -212,10 +212,10 @@ func fields(of reflect.Type, at string, out *[]string) {
 	case of.Kind() == reflect.Slice:
 		fields(of.Elem(), at+"[]", out)
 	case of.Kind() == reflect.Struct && of != reflect.TypeFor[time.Time]():
-		for i := range of.NumField() {
-			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		for f := range of.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			*out = append(*out, at+"."+name)
-			fields(of.Field(i).Type, at+"."+name, out)
+			fields(f.Type, at+"."+name, out)
 		}
 	}
 }
