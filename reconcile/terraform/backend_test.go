@@ -22,11 +22,13 @@ type stateServer struct {
 	state, lock []byte
 	readOnly    bool
 	away        bool
+	methods     []string
 }
 
 func (s *stateServer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.methods = append(s.methods, req.Method)
 	body, err := io.ReadAll(req.Body)
 	switch {
 	case err != nil || s.away || s.readOnly && req.Method == http.MethodPost:
@@ -51,6 +53,15 @@ func (s *stateServer) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
+}
+
+// requests are the methods of those since the last call.
+func (s *stateServer) requests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	methods := s.methods
+	s.methods = nil
+	return methods
 }
 
 func newRemoteFleet(t *testing.T) (*stateServer, *fleet) {

@@ -114,52 +114,6 @@ func (m declared) own() string {
 	return strings.Join(names, ", ")
 }
 
-// secretsOf collects what must never be kept: the strings in variables that the module declares
-// sensitive. Very short ones are left alone, for they would shred every text.
-func secretsOf(mod declared, variables map[string]json.RawMessage) []string {
-	var found []string
-	for name, raw := range variables {
-		var v any
-		if mod.variables[name].sensitive && json.Unmarshal(raw, &v) == nil {
-			found = append(found, leaves(v)...)
-		}
-	}
-	return found
-}
-
-func leaves(v any) []string {
-	var found []string
-	switch v := v.(type) {
-	case string:
-		return []string{v}
-	case []any:
-		for _, e := range v {
-			found = append(found, leaves(e)...)
-		}
-	case map[string]any:
-		for _, e := range v {
-			found = append(found, leaves(e)...)
-		}
-	}
-	return found
-}
-
-// redactor replaces secrets by "(sensitive)", also in the escaped form that JSON and HCL give them.
-func redactor(secrets []string) *strings.Replacer {
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
-	for _, s := range slices.Compact(secrets) {
-		if len(s) < 4 {
-			continue
-		}
-		pairs = append(pairs, s, "(sensitive)")
-		if raw, err := json.Marshal(s); err == nil && string(raw[1:len(raw)-1]) != s {
-			pairs = append(pairs, string(raw[1:len(raw)-1]), "(sensitive)")
-		}
-	}
-	return strings.NewReplacer(pairs...)
-}
-
 // errUnusable marks a guest whose output has the right shape and can't be reached for all that: it
 // came out wrong, while a wrong shape is the module's fault.
 var errUnusable = errors.New("the guest is not usable")

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -129,7 +128,7 @@ func (d *Driver) idleState(ctx context.Context, dir shardDir) (*state, map[strin
 	if err := readJSON(dir.applied(), &applied); err != nil {
 		return nil, nil, err
 	}
-	r := run{dir: dir, in: d.newIntent(Job{}), applied: applied, redact: strings.NewReplacer()}
+	r := run{dir: dir, in: d.newIntent(Job{}), applied: applied}
 	if d.backend != nil {
 		session, err := newSession(r.in, dir.work(), r.cliConfig())
 		if err != nil {

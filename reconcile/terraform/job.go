@@ -91,8 +91,8 @@ type Outcome struct {
 	Err *Fault `json:"err,omitempty"`
 }
 
-// Step is one Terraform process. Op is version, init, plan, apply, output, push or unlock; Result
-// is ok or failed.
+// Step is one Terraform process. Op is version, init, plan, show, apply, output, push or unlock;
+// Result is ok or failed.
 type Step struct {
 	Op      string  `json:"op"`
 	Seconds float64 `json:"seconds"`

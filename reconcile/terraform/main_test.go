@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "runner":
 		os.Exit(RunnerMain(ctx, os.Args[2]))
+	case len(os.Args) > 2 && os.Args[1] == "guestd":
+		os.Exit(guestdMain(os.Args[2]))
 	case len(os.Args) == 3 && os.Args[1] == "daemon":
 		os.Exit(daemonMain(ctx, os.Args[2]))
 	}
@@ -38,6 +40,15 @@ func TestMain(m *testing.M) {
 type daemonJob struct {
 	StateDir, ModuleDir string
 	Job                 Job
+	Binary, Preview     string // the directory to only preview in
+}
+
+// guestdMain is what the bundled local module asks of the binary, without a guest.
+func guestdMain(command string) int {
+	if command == "start" {
+		fmt.Println(`{"id":"made","host":"127.0.0.1","port":22,"user":"root","host_key":"","attributes":{}}`)
+	}
+	return 0
 }
 
 // daemonMain starts one run and waits, as the server does, until it is killed.
@@ -47,13 +58,18 @@ func daemonMain(ctx context.Context, file string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	d, err := New(ctx, Options{StateDir: in.StateDir, Env: []string{"GORACE"}})
+	d, err := New(ctx, Options{StateDir: in.StateDir, Binary: in.Binary, Env: []string{"GORACE"}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	in.Job.Module.Dir = in.ModuleDir
-	if _, err := d.Run(ctx, in.Job); err != nil {
+	if in.Preview != "" {
+		_, err = d.Preview(ctx, in.Preview, in.Job)
+	} else {
+		_, err = d.Run(ctx, in.Job)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -109,13 +109,21 @@ func TestBreachesOfTheContractStopTheShard(t *testing.T) {
 
 func TestASecretInAProvisionersErrorIsNotKept(t *testing.T) {
 	f := newFleet(t, newDriver(t))
-	f.module = variant(t, `echo "$GUEST" >>`, `echo "it is $PASSWORD"; echo "$GUEST" >>`)
-	f.vars["password"] = "hunter2-the-password"
+	f.module = variant(t, `echo "$GUEST" >>`, `echo "it is $PASSWORD"; echo "$GUEST" >>`,
+		`variable "password" {`, "variable \"db_token\" {}\nvariable \"password\" {", "  input = {", "  input = {\n    of = var.db_token",
+		"  provisioner", `  provisioner "local-exec" {
+    when    = destroy
+    command = "echo was ${self.input.of}; exit 1"
+  }
+  provisioner`)
+	f.vars["password"], f.vars["db_token"] = "hunter2-the-password", "hunter2-the-old-token"
+	f.must(f.job([]string{"p-2"}, nil, nil))
+	f.vars["db_token"] = "hunter2-the-new-token"
 	f.flag("fail-p-1")
-	job := f.job([]string{"p-1"}, nil, nil)
+	job := f.job([]string{"p-1"}, []string{"p-2"}, nil)
 	out, err := f.driver.Run(testContext(t), job)
-	if err != nil || kindOf(out) != FaultApply {
-		t.Fatal(out.Err, err)
+	if err != nil || kindOf(out) != FaultApply || !strings.Contains(out.Failed["p-2"], "was (sensitive)") {
+		t.Fatal(out.Err, out.Failed, err)
 	}
 	for _, file := range []string{f.dir().result(), f.dir().log()} {
 		raw, err := os.ReadFile(file)

@@ -44,11 +44,11 @@ func (r *run) commandFault(kind string, s *stream, err error) error {
 		}
 		return &Fault{Kind: kind, Message: strings.Join(texts, "; ")}
 	}
-	message := firstLines(err.Error())
+	message := r.said(err)
 	if len(s.tail) > 0 {
 		message += ": " + firstLines(string(s.tail))
 	}
-	return &Fault{Kind: kind, Message: r.redact.Replace(message)}
+	return &Fault{Kind: kind, Message: message}
 }
 
 // lockedFault names the holder of the lock, where the backend tells: that for http gives Terraform's
@@ -88,6 +88,9 @@ func (d Diagnostic) text() string {
 	}
 	return firstLines(text)
 }
+
+// said is an error as one line. Secrets go before it is cut, which could make one unknown.
+func (r *run) said(err error) string { return firstLines(r.redact.Replace(err.Error())) }
 
 // firstLines makes one line, of bounded length, of a text.
 func firstLines(text string) string {
@@ -140,7 +143,7 @@ func (r *run) unlockOrphan(ctx context.Context, s *stream) bool {
 		return r.session.tf.ForceUnlock(ctx, lock.ID)
 	})
 	if err != nil && causeOf(err) == nil {
-		r.log.Warn("the lock could not be broken", "lock", lock.ID, "err", r.redact.Replace(firstLines(err.Error())))
+		r.log.Warn("the lock could not be broken", "lock", lock.ID, "err", r.said(err))
 	}
 	return err == nil
 }

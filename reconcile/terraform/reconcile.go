@@ -35,7 +35,7 @@ func (r *run) init(ctx context.Context) error {
 		return err
 	}
 	if had, err := os.ReadFile(mark); err != nil || string(had) != key {
-		if err := r.runInit(ctx); err != nil {
+		if err := r.initFrom(ctx, r.providersAtHand(key)); err != nil {
 			return err
 		}
 		// init may have written the lock file, which is part of the key.
@@ -56,9 +56,22 @@ func (r *run) init(ctx context.Context) error {
 	return r.checkContract(dir)
 }
 
-func (r *run) runInit(ctx context.Context) error {
+// initFrom takes the providers from a directory that has them, if there is one, or else from wherever
+// they come.
+func (r *run) initFrom(ctx context.Context, providers string) error {
+	if providers != "" {
+		err := r.runInit(ctx, tfexec.PluginDir(providers))
+		if err == nil || causeOf(err) != nil {
+			return err
+		}
+		r.log.Info("providers could not be taken from another directory", "dir", providers, "err", err)
+	}
+	return r.runInit(ctx)
+}
+
+func (r *run) runInit(ctx context.Context, opts ...tfexec.InitOption) error {
 	s := newStream(r.redact)
-	opts := []tfexec.InitOption{tfexec.Upgrade(false), tfexec.Reconfigure(true)}
+	opts = append(opts, tfexec.Upgrade(false), tfexec.Reconfigure(true))
 	tell := version.Must(version.NewVersion(r.version)).Core().GreaterThanOrEqual(initJSONSince)
 	err := r.session.do(ctx, "init", nil, func(ctx context.Context) error {
 		if tell {
@@ -106,7 +119,7 @@ func (r *run) pushErrored(ctx context.Context) error {
 			return err // the backend is away: it is not the state that is wrong
 		}
 		return &Fault{
-			Kind: FaultState, Message: "the state that an apply has left in " + file + " could not be pushed: " + firstLines(err.Error()),
+			Kind: FaultState, Message: "the state that an apply has left in " + file + " could not be pushed: " + r.said(err),
 			Hint: "push it by hand, or remove it if it is of no use; nothing is planned before",
 		}
 	}
@@ -190,11 +203,11 @@ func (r *run) readState(ctx context.Context) (*state, error) {
 		return nil, cause
 	}
 	if err != nil {
-		return nil, &Fault{Kind: FaultBackend, Message: "the state can't be read: " + firstLines(err.Error())}
+		return nil, &Fault{Kind: FaultBackend, Message: "the state can't be read: " + r.said(err)}
 	}
 	st, err := parseState(raw)
 	if err != nil {
-		return nil, &Fault{Kind: FaultState, Message: "the state can't be read: " + firstLines(err.Error())}
+		return nil, &Fault{Kind: FaultState, Message: "the state can't be read: " + r.said(err)}
 	}
 	return st, nil
 }
@@ -204,6 +217,9 @@ func (r *run) plan(ctx context.Context, known map[string][]string) (*stream, err
 	opts := []tfexec.PlanOption{tfexec.Out(planFile)}
 	if r.in.Job.DriftOnly {
 		opts = nil
+	}
+	if r.in.Preview != "" {
+		opts = append(opts, tfexec.Lock(false))
 	}
 	for _, guest := range r.in.Job.Replace {
 		for _, address := range known[guest] {

@@ -73,19 +73,26 @@ func (in intent) variables() map[string]json.RawMessage {
 	return v
 }
 
-// inputs are the values for the root's variables; they go by file, never by argument.
-func (in intent) inputs() map[string]any {
-	guests, keys, variables := in.Job.Guests, in.Job.AuthorizedKeys, in.Job.Variables
-	if guests == nil {
-		guests = map[string]Guest{}
+// rootInputs are the values for the root's variables; they go by file, never by argument.
+type rootInputs struct {
+	Guests         map[string]Guest           `json:"guests"`
+	Pool           string                     `json:"pool"`
+	AuthorizedKeys []string                   `json:"ssh_authorized_keys"`
+	Variables      map[string]json.RawMessage `json:"variables"`
+}
+
+func (in intent) inputs() rootInputs {
+	all := rootInputs{Guests: in.Job.Guests, Pool: in.Job.Pool, AuthorizedKeys: in.Job.AuthorizedKeys, Variables: in.variables()}
+	if all.Guests == nil {
+		all.Guests = map[string]Guest{}
 	}
-	if keys == nil {
-		keys = []string{}
+	if all.AuthorizedKeys == nil {
+		all.AuthorizedKeys = []string{}
 	}
-	if len(variables) == 0 {
-		variables = json.RawMessage("{}")
+	if all.Variables == nil {
+		all.Variables = map[string]json.RawMessage{}
 	}
-	return map[string]any{"guests": guests, "pool": in.Job.Pool, "ssh_authorized_keys": keys, "variables": variables}
+	return all
 }
 
 // backendBlock is the backend's configuration for the shard, inside the root (0600).
@@ -115,7 +122,7 @@ func (r *run) writeRoot() error {
 	if err := writeFile(r.cliConfig(), []byte(cliConfig(r.in.Mirror))); err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(work, "greenroom.auto.tfvars.json"), r.in.inputs())
+	return writeJSON(r.dir.inputs(), r.in.inputs())
 }
 
 func (r *run) cliConfig() string { return filepath.Join(r.dir.work(), "cli.tfrc") }
@@ -176,9 +183,9 @@ func (r *run) sharedLockFile() string {
 }
 
 // shareLockFile keeps the lock that init has made for the next shards of the module. The first one
-// wins; a module without providers has none.
+// wins; a module without providers has none. A preview decides nothing.
 func (r *run) shareLockFile() error {
-	if r.in.Job.Module.Digest == "" {
+	if r.in.Job.Module.Digest == "" || r.in.Preview != "" {
 		return nil
 	}
 	err := os.Link(filepath.Join(r.dir.work(), lockFile), r.sharedLockFile())

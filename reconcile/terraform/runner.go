@@ -8,13 +8,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"greenroom/reconcile/plan"
 )
 
 // inheritedLock is the file descriptor by which the daemon hands the shard's lock to the runner.
@@ -58,6 +61,11 @@ func runIntent(ctx context.Context, dir shardDir, log *slog.Logger) error {
 	log = log.With("pool", in.Job.Pool, "shard", in.Job.Shard, "run", in.Job.Run)
 	if err := dir.reserve(); err != nil {
 		log.Warn("no room for the result could be reserved", "err", err)
+	}
+	if in.Preview != "" {
+		held, letGo := whileHeld(ctx, os.Stdin)
+		defer letGo()
+		ctx = held
 	}
 	out := perform(ctx, dir, in, log)
 	if err := os.Remove(dir.file("reserve")); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -117,14 +125,22 @@ type run struct {
 	session *session
 	version string
 	module  declared
-	redact  *strings.Replacer
+	redact  *redaction
+	before  rootInputs     // of the run before this one: their secrets may be in the state
 	applied map[string]int // incarnations
 	settled bool           // the outputs in the state tell what exists
 	out     Outcome
+	told    plan.Shard // by a preview
+}
+
+// answer is what a runner leaves behind.
+type answer struct {
+	Outcome
+	Plan plan.Shard `json:"plan,omitzero"` // of a preview
 }
 
 // perform carries an intent out and says what came of it. It never fails: every error is a Fault.
-func perform(ctx context.Context, dir shardDir, in intent, log *slog.Logger) Outcome {
+func perform(ctx context.Context, dir shardDir, in intent, log *slog.Logger) answer {
 	r := &run{dir: dir, in: in, log: log, applied: map[string]int{}}
 	r.out = Outcome{Run: in.Job.Run, Started: time.Now().UTC(), Failed: map[string]string{}}
 	r.redact = redactor(r.secrets(declared{}))
@@ -134,7 +150,11 @@ func perform(ctx context.Context, dir shardDir, in intent, log *slog.Logger) Out
 	live, interrupt := context.WithCancelCause(budget)
 	defer interrupt(nil)
 	defer context.AfterFunc(ctx, func() { interrupt(errInterrupted) })()
-	err := r.steps(live)
+	steps := r.steps
+	if in.Preview != "" {
+		steps = r.preview
+	}
+	err := steps(live)
 	if err != nil {
 		r.out.Err = r.fault(err)
 		log.Warn("run ended with a fault", "err", r.out.Err)
@@ -143,7 +163,7 @@ func perform(ctx context.Context, dir shardDir, in intent, log *slog.Logger) Out
 		r.out.Steps = r.session.steps
 	}
 	r.out.Ended = time.Now().UTC()
-	return r.out
+	return answer{r.out, r.told}
 }
 
 // steps is the whole run, in order.
@@ -167,8 +187,11 @@ func (r *run) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := readJSON(r.dir.applied(), &r.applied); err != nil {
+	if err := readJSON(r.own().applied(), &r.applied); err != nil {
 		return err
+	}
+	if err := readJSON(r.own().inputs(), &r.before); err != nil {
+		r.log.Warn("the inputs of the last run can't be read: its secrets are not known", "err", err)
 	}
 	if err := r.copyModule(); err != nil {
 		return err
@@ -211,8 +234,8 @@ func (r *run) checkContract(dir string) error {
 
 // secrets are what must not be kept in logs or results.
 func (r *run) secrets(mod declared) []string {
-	found := secretsOf(mod, r.in.variables())
-	for _, g := range r.in.Job.Guests {
+	found := slices.Concat(secretsOf(mod, r.in.variables()), secretsOf(mod, r.before.Variables), secretsIn(decoded(r.in.Backend), nil, false))
+	for _, g := range slices.AppendSeq(slices.Collect(maps.Values(r.in.Job.Guests)), maps.Values(r.before.Guests)) {
 		found = append(found, g.UserData)
 	}
 	for _, name := range r.in.Env {
@@ -229,12 +252,16 @@ func (r *run) fault(err error) *Fault {
 	var fault *Fault
 	var budget *budgetError
 	var guard *GuardError
+	again := "its outcome is unknown: plan again"
+	if r.in.Preview != "" {
+		again = "plan again"
+	}
 	switch {
 	case errors.As(err, &fault):
 	case errors.As(err, &budget):
-		fault = &Fault{Kind: FaultBudget, Message: budget.Error(), Hint: "its outcome is unknown: plan again"}
+		fault = &Fault{Kind: FaultBudget, Message: budget.Error(), Hint: again}
 	case errors.Is(err, errInterrupted):
-		fault = &Fault{Kind: FaultInterrupted, Message: "the run was interrupted", Hint: "its outcome is unknown: plan again"}
+		fault = &Fault{Kind: FaultInterrupted, Message: "the run was interrupted", Hint: again}
 	case errors.As(err, &guard):
 		fault = &Fault{Kind: FaultGuard, Message: guard.Error(), Hint: "the module must key every resource of a guest by the guest's name, and change nothing else"}
 	case isDiskFull(err):

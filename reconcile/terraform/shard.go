@@ -31,6 +31,7 @@ func (s shardDir) orphan() string          { return s.file("orphan.json") }
 func (s shardDir) meta() string            { return s.file("meta.json") }
 func (s shardDir) backups() string         { return s.file("backups") }
 func (s shardDir) work() string            { return s.file("work") }
+func (s shardDir) inputs() string          { return filepath.Join(s.work(), "greenroom.auto.tfvars.json") }
 func (s shardDir) state() string           { return filepath.Join(s.work(), "terraform.tfstate") }
 
 func (d *Driver) shard(name string) shardDir {
@@ -50,6 +51,7 @@ type intent struct {
 	Budgets   Budgets         `json:"budgets"`
 	Who       string          `json:"who"` // as Terraform's lock info names us
 	Created   time.Time       `json:"created"`
+	Preview   shardDir        `json:"preview,omitempty"` // the shard whose run is only to be previewed
 }
 
 // orphan marks a run whose runner died: the only one whose left-over lock may be broken.

@@ -9,19 +9,21 @@ import (
 	"time"
 )
 
-// Detach ends the driver and leaves the runners to themselves: they finish, and the next process
+// Detach ends the driver and its previews, and leaves the runners to themselves: they finish, and the next process
 // finds them by Recover. It is how a server normally exits.
 func (d *Driver) Detach() {
 	d.close()
+	d.seers.Wait()
 	d.stop()
 }
 
-// Shutdown ends the driver and its runs: no new run starts; the live ones have until drain to end;
+// Shutdown ends the driver, its previews and its runs: no new run starts; the live ones have until drain to end;
 // then each gets one interrupt, which it passes on to Terraform once, and Budgets.Interrupt to save
 // its state; then everything in its session is killed. The outcomes stay for Wait and Recover.
 func (d *Driver) Shutdown(ctx context.Context, drain time.Duration) error {
 	live := d.close()
 	defer d.stop()
+	defer d.seers.Wait()
 	if await(ctx, live, drain) {
 		return nil
 	}
@@ -44,6 +46,7 @@ func (d *Driver) close() []*Running {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
+	d.shut()
 	return slices.Collect(maps.Values(d.live))
 }
 

@@ -121,26 +121,36 @@ func whoami() string {
 	return name + "@" + host
 }
 
-// spawn starts the runner in a session of its own, holding the shard's lock, tied to nothing of ours.
+// spawn starts the runner, holding the shard's lock, tied to nothing of ours.
 func (d *Driver) spawn(dir shardDir, lock *os.File) (*exec.Cmd, error) {
-	log, err := os.OpenFile(dir.log(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
+	cmd := d.runner(dir)
+	cmd.ExtraFiles = []*os.File{lock} // becomes inheritedLock
+	return cmd, startLogged(cmd, dir)
+}
+
+// runner is the command of a runner, in a session of its own.
+func (d *Driver) runner(dir shardDir) *exec.Cmd {
 	args := append(append([]string{}, d.opts.RunnerArgs...), string(dir))
 	cmd := exec.Command(d.opts.Self, args...)
 	cmd.Dir = string(dir)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = []*os.File{lock} // becomes inheritedLock
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	for name, value := range d.env() {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the runner %s: %w", d.opts.Self, err)
+	return cmd
+}
+
+func startLogged(cmd *exec.Cmd, dir shardDir) error {
+	log, err := os.OpenFile(dir.log(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
 	}
-	return cmd, nil
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting the runner %s: %w", cmd.Path, err)
+	}
+	return nil
 }
 
 func (d *Driver) newRunning(dir shardDir, in intent) *Running {
@@ -209,13 +219,19 @@ func (r *Running) read() error {
 		r.driver.started.Add(1)
 		return r.dir.markOrphan(r.intent, r.out.Ended)
 	}
-	r.driver.started.Add(int64(len(r.out.Steps)))
-	if r.driver.opts.OnStep != nil {
-		for _, step := range r.out.Steps {
-			r.driver.opts.OnStep(r.Pool, step)
-		}
-	}
+	r.driver.count(r.Pool, r.out.Steps)
 	return nil
+}
+
+// count books the Terraform processes of a runner.
+func (d *Driver) count(pool string, steps []Step) {
+	d.started.Add(int64(len(steps)))
+	if d.opts.OnStep == nil {
+		return
+	}
+	for _, step := range steps {
+		d.opts.OnStep(pool, step)
+	}
 }
 
 // markOrphan remembers that a run died, so that its lock can be told from anybody else's.

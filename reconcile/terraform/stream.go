@@ -21,8 +21,8 @@ const (
 // fails and never waits, so that it can't block the child: lines past 1 MiB are cut and counted, what
 // is not JSON is kept as a bounded tail, unknown types pass. It is used by one command.
 type stream struct {
-	redact *strings.Replacer // takes secrets out of what is kept; nil keeps all
-	lines  chan struct{}     // one token whenever a line came since the last look
+	redact *redaction    // takes secrets out of what is kept
+	lines  chan struct{} // one token whenever a line came since the last look
 
 	line      []byte
 	skipping  bool // within a line that was too long
@@ -75,7 +75,7 @@ type message struct {
 	} `json:"diagnostic"`
 }
 
-func newStream(redact *strings.Replacer) *stream {
+func newStream(redact *redaction) *stream {
 	return &stream{redact: redact, lines: make(chan struct{}, 1), done: map[string][]string{}}
 }
 
@@ -124,11 +124,10 @@ func (s *stream) endLine() {
 
 // keepTail keeps the end of what was not JSON: the only trace of a Terraform that crashed.
 func (s *stream) keepTail(line []byte) {
-	line = line[:min(len(line), 512)]
 	if len(line) == 0 {
 		return
 	}
-	s.tail = append(append(s.tail, s.clean(string(line))...), '\n')
+	s.tail = append(append(s.tail, cut(s.redact.Replace(string(line)), 512)...), '\n')
 	if over := len(s.tail) - maxTail; over > 0 {
 		s.tail = slices.Delete(s.tail, 0, over)
 	}
@@ -172,19 +171,12 @@ func (s *stream) keepDiagnostic(m message) {
 	}
 	s.diags = append(s.diags, Diagnostic{
 		Severity: d.Severity,
-		Summary:  s.clean(cut(d.Summary, maxDetail)),
-		Detail:   s.clean(cut(d.Detail, maxDetail)),
+		Summary:  cut(s.redact.Replace(d.Summary), maxDetail),
+		Detail:   cut(s.redact.Replace(d.Detail), maxDetail),
 		Address:  d.Address,
 		File:     d.Range.Filename,
 		Line:     d.Range.Start.Line,
 	})
-}
-
-func (s *stream) clean(text string) string {
-	if s.redact == nil {
-		return text
-	}
-	return s.redact.Replace(text)
 }
 
 // whole says whether the stream of a plan tells everything that the plan would do: its own

@@ -18,6 +18,9 @@
 //	  meta.json     what the caller keeps about the shard
 //	  backups/      the last states, from before each write
 //	  work/         the Terraform root: generated, private to the shard
+//
+// A preview is carried out the same way, in a directory like that of a shard that is not there for longer, by a runner
+// that lives no longer than who waits for it.
 package terraform
 
 import (
@@ -93,14 +96,15 @@ type Options struct {
 	// Env names further environment variables that reach Terraform. PATH, HOME and TMPDIR always do,
 	// and GREENROOM_BINARY (Self) and GREENROOM_GUESTS_DIR (StateDir/guests) are set.
 	Env []string
-	// Concurrency limits the runs that are live at once (default 4).
+	// Concurrency limits the runs that are live at once, and the previews beside them (default 4).
 	Concurrency int
 	// Budgets bound each run.
 	Budgets Budgets
 	// Backend is {"type": "s3", "config": {…}}; nil means local files. Some string of config must
 	// contain "{shard}", so that each shard has a key of its own.
 	Backend json.RawMessage
-	// OnStep is called with each step of a finished run, for metrics.
+	// OnStep is called with each step of a finished run, for metrics, and with those of previews,
+	// whose Op begins with "preview-".
 	OnStep func(pool string, step Step)
 	// Log receives what an operator should know (default: discard).
 	Log *slog.Logger
@@ -113,14 +117,18 @@ type Driver struct {
 	binary  string
 	version string
 
-	slots   *semaphore.Weighted
-	started atomic.Int64
-	ctx     context.Context // ends the watching of adopted runs, see Detach; no request runs under it
-	stop    context.CancelFunc
+	slots    *semaphore.Weighted
+	previews *semaphore.Weighted // of their own: a preview never keeps a run waiting
+	started  atomic.Int64
+	ctx      context.Context // ends the watching of adopted runs, see Detach; no request runs under it
+	stop     context.CancelFunc
+	open     context.Context // ends previews, which nobody needs when the driver is closed
+	shut     context.CancelFunc
 
 	mu     sync.Mutex
 	closed bool
 	live   map[string]*Running // by shard
+	seers  sync.WaitGroup      // previews under way
 	mods   sync.Mutex          // one writer of the module store
 }
 
@@ -138,9 +146,10 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 	}
 	d := &Driver{
 		opts: opts, backend: b, live: map[string]*Running{},
-		slots: semaphore.NewWeighted(int64(opts.Concurrency)),
+		slots: semaphore.NewWeighted(int64(opts.Concurrency)), previews: semaphore.NewWeighted(int64(opts.Concurrency)),
 	}
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
+	d.open, d.shut = context.WithCancel(context.WithoutCancel(ctx))
 	for _, dir := range []string{"shards", "modules", "archive", "bin"} {
 		if err := os.MkdirAll(filepath.Join(opts.StateDir, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("creating the state directory: %w", err)
