@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -102,10 +103,11 @@ func splitPath(p string) (repo, sub string) {
 }
 
 func checkPath(p string) (string, error) {
-	if strings.Contains(p, `\`) || slices.Contains(strings.Split(p, "/"), "..") || !fs.ValidPath(path.Clean("./"+strings.TrimSuffix(p, "/"))) || strings.HasPrefix(p, "/") {
-		return "", errors.New(`the path of the specs within the repository must be relative, without ".." and backslashes`)
+	clean := path.Clean(p)
+	if !fs.ValidPath(clean) || slices.Contains(strings.Split(p, "/"), "..") || strings.ContainsAny(p, `\?#%`) || strings.ContainsFunc(p, unicode.IsControl) {
+		return "", errors.New(`the path of the specs within the repository must be relative, without "..", backslashes and the signs ?, # and %`)
 	}
-	return path.Clean(p), nil
+	return clean, nil
 }
 
 func parseQuery(query string) (ref string, err error) {

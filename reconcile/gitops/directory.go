@@ -12,6 +12,7 @@ import (
 
 const (
 	settleTries = 40               // looks at a directory that is being written to, debounce apart
+	readTries   = 5                // readings of one that changes all the while
 	rereadAfter = 30 * time.Second // specs with faults, which may be mended where nobody looks
 )
 
@@ -23,32 +24,38 @@ func (s *Source) lookDirectory(ctx context.Context) (reconcile.Revision, bool) {
 		return reconcile.Revision{}, false
 	}
 	var a answer
-	for range settleTries {
-		if digest, err = s.lookAt(s.inputs); err != nil {
+	for range readTries {
+		if err := s.settle(ctx); err != nil {
 			s.digest = ""
 			return reconcile.Revision{Fault: gone(s.at.Dir, err)}, true
 		}
-		if !sleep(ctx, debounce) {
-			return reconcile.Revision{}, false
-		}
-		if again, err := s.lookAt(s.inputs); err != nil || again != digest {
-			continue
-		}
 		a = s.ask(ctx, task{Directory: &directoryTask{Dir: s.at.Dir, Modules: filepath.Join(s.o.StateDir, "modules")}, Within: s.within.directory})
-		if a.Digest == "" {
+		if s.digest = a.Digest; a.Digest == "" {
 			break // it could not be read
 		}
 		s.inputs = a.Inputs
-		if now, err := s.lookAt(s.inputs); err == nil && now == a.Digest {
+		if s.digest, err = s.lookAt(s.inputs); err == nil && s.digest == a.Digest {
 			break // what was read is what is there
 		}
 	}
-	if !a.Done { // it is written to all the time
-		return reconcile.Revision{}, false
-	}
-	s.digest, s.read = a.Digest, time.Now()
-	s.bad = a.Fault != nil && a.Fault.Reason == condition.SpecInvalid
+	s.read, s.bad = time.Now(), a.Fault != nil && a.Fault.Reason == condition.SpecInvalid
 	return a.revision(), true
+}
+
+// settle waits until the directory is the same twice in a row, or has had its time.
+func (s *Source) settle(ctx context.Context) error {
+	before, err := s.lookAt(s.inputs)
+	for range settleTries {
+		if err != nil || !sleep(ctx, debounce) {
+			break
+		}
+		var now string
+		if now, err = s.lookAt(s.inputs); now == before {
+			break
+		}
+		before = now
+	}
+	return err
 }
 
 func (s *Source) lookAt(in inputs) (string, error) {

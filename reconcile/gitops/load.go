@@ -81,6 +81,7 @@ func (o reading) module(fsys fs.FS, p *specs.Pool, in *inputs, seen sums) hcl.Di
 	}
 	digest, err := o.keep(moduleFS(fsys, name))
 	if err != nil {
+		seen.modules[name] = unreadable
 		return hcl.Diagnostics{{
 			Severity: hcl.DiagError, Summary: "Module cannot be used", Subject: &p.Range,
 			Detail: fmt.Sprintf("The module %q of pool %s: %v.", p.Module, p.Name, err),
