@@ -201,6 +201,13 @@ func TestAStateDirectoryThatIsTooDeepForASocketIsRefused(t *testing.T) {
 	}
 }
 
+func TestASecretOfWebhooksThatCanBeGuessedStopsTheStart(t *testing.T) {
+	_, err := New(Options{StateDir: t.TempDir(), Listen: "127.0.0.1:0", Specs: t.TempDir(), HookSecret: []byte("hunter2")})
+	if err == nil || !strings.Contains(err.Error(), "the secret of the webhooks has 7 bytes") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("New: %v", err)
+	}
+}
+
 func TestARedisURLIsNotShownWhenItIsWrong(t *testing.T) {
 	for _, text := range []string{"redis://user:hunter2@[", "http://user:hunter2@host", "redis://user:hunter2@host/x"} {
 		_, err := New(Options{StateDir: t.TempDir(), RedisURL: text})
