@@ -1,0 +1,252 @@
+// Package web is the pages that Greenroom serves to people: plans, and signing in to see and approve them.
+//
+// It exists so that a link in a pull request leads to something that can be read by everybody who has a token: rendered on
+// the server, without JavaScript and without a request to anywhere else, so that the strictest of content security policies
+// holds. It knows nothing of routing and nothing of how plans are made.
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"embed"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"greenroom/lease"
+	"greenroom/reconcile/plan"
+)
+
+// plans is what the pages need of the keeper of plans.
+type plans interface {
+	Get(ctx context.Context, id string, wait time.Duration) (plan.Plan, error)
+	List() []plan.Plan
+	Approve(by lease.Caller, id string) (plan.Plan, error)
+}
+
+// Options are what the pages stand on. Plans and Lookup are needed.
+type Options struct {
+	Plans  plans
+	Lookup func(secret string) (lease.Caller, bool) // whose token it is, compared in constant time
+	Log    *slog.Logger                             // default: slog.Default()
+	Now    func() time.Time                         // default: time.Now
+}
+
+// Site is the pages. Each of its methods but New's options returns the handler of one path; the router in front of them
+// fills in path values and refuses other methods.
+type Site struct {
+	o        Options
+	sessions *sessions
+	attempts *limiter
+}
+
+// New returns the pages of one server. Nobody is signed in.
+func New(o Options) *Site {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Site{o: o, sessions: &sessions{now: o.Now, byHash: map[hash]session{}}, attempts: &limiter{now: o.Now, buckets: map[string]bucket{}}}
+}
+
+//go:embed pages
+var files embed.FS
+
+// page is what every template gets.
+type page struct {
+	Title   string
+	Who     *visitor // nil: nobody is signed in
+	Refresh int      // seconds; 0: never
+	Body    any
+}
+
+var templates = parse("plan", "plans", "signin", "message", "moment")
+
+func parse(names ...string) map[string]*template.Template {
+	set := map[string]*template.Template{}
+	for _, name := range names {
+		set[name] = template.Must(template.ParseFS(files, "pages/layout.html", "pages/"+name+".html"))
+	}
+	return set
+}
+
+// render writes a page, or nothing of it.
+func (s *Site) render(w http.ResponseWriter, status int, name string, p page) {
+	var body bytes.Buffer
+	if err := templates[name].ExecuteTemplate(&body, "layout.html", p); err != nil {
+		s.o.Log.Error("a page could not be rendered", "page", name, "err", err)
+		http.Error(w, "the page could not be rendered", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(body.Bytes()) // who has gone away is told nothing
+}
+
+// message is a page of one sentence.
+func (s *Site) message(w http.ResponseWriter, status int, who *visitor, title, text string) {
+	s.render(w, status, "message", page{Title: title, Who: who, Body: text})
+}
+
+// policy lets a page load its stylesheet and send its forms, both only from and to here, and nothing else.
+const policy = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func secured(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		next(w, r)
+	})
+}
+
+// Stylesheet is GET /static/greenroom.css. It is the same for everybody.
+func (s *Site) Stylesheet() http.Handler {
+	return secured(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=300")
+		http.ServeFileFS(w, r, files, "pages/greenroom.css")
+	})
+}
+
+// view is a page for somebody who is signed in. Who that is, is an argument, so that none can forget to ask for it.
+type view func(w http.ResponseWriter, r *http.Request, who visitor)
+
+// reading is a page that changes nothing. Who is not signed in is sent to do so first.
+func (s *Site) reading(v view) http.Handler {
+	return secured(func(w http.ResponseWriter, r *http.Request) {
+		who, ok := s.visitor(r)
+		switch {
+		case ok:
+			v(w, r, who)
+		case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.URL.RawQuery == "":
+			// A link on another site has been followed, and a SameSite=Strict cookie stays away from that request. The page
+			// that is shown for a moment asks once more, from here.
+			s.render(w, http.StatusOK, "moment", page{Title: "One moment", Body: local(r.URL.Path) + "?again"})
+		default:
+			http.Redirect(w, r, "/signin?next="+local(r.URL.Path), http.StatusSeeOther)
+		}
+	})
+}
+
+// changing is a form of somebody who is signed in, sent from a page of ours.
+func (s *Site) changing(v view) http.Handler {
+	return secured(func(w http.ResponseWriter, r *http.Request) {
+		who, ok := s.visitor(r)
+		switch {
+		case !ok:
+			http.Redirect(w, r, "/signin", http.StatusSeeOther)
+		case !genuine(w, r, who.CSRF):
+			s.message(w, http.StatusForbidden, &who, "Refused", "The form did not come from a page of this server, or from one that is too old. Go back, load the page again, and try once more.")
+		default:
+			v(w, r, who)
+		}
+	})
+}
+
+// Plans is GET /plans: those that are kept, the newest first.
+func (s *Site) Plans() http.Handler {
+	return s.reading(func(w http.ResponseWriter, _ *http.Request, who visitor) {
+		kept := s.o.Plans.List()
+		all := make([]plan.Layout, len(kept))
+		for i, p := range kept {
+			all[i] = plan.LayOut(p)
+		}
+		s.render(w, http.StatusOK, "plans", page{Title: "Plans", Who: &who, Body: all})
+	})
+}
+
+// planPage is what the template of a plan gets.
+type planPage struct {
+	plan.Layout
+	Base, Head string
+	SameCaches []plan.Section
+	SamePools  []string
+	MayApprove bool
+	CSRF       string
+	Fault      string // why the approval that was asked for was not given
+}
+
+// Plan is GET /plans/{id}.
+func (s *Site) Plan() http.Handler {
+	return s.reading(func(w http.ResponseWriter, r *http.Request, who visitor) {
+		if p, ok := s.find(w, r, who); ok {
+			s.showPlan(w, http.StatusOK, who, p, "")
+		}
+	})
+}
+
+// find gets the plan of the path as far as the caller may see it, or answers that there is none.
+func (s *Site) find(w http.ResponseWriter, r *http.Request, who visitor) (plan.Plan, bool) {
+	p, err := s.o.Plans.Get(r.Context(), r.PathValue("id"), 0)
+	if err != nil {
+		s.message(w, http.StatusNotFound, &who, "No such plan", "There is no such plan, or none any more: they are kept for an hour. Ask for a new one with \"greenroom plan\".")
+		return plan.Plan{}, false
+	}
+	return visible(p, who.Caller), true
+}
+
+// visible is a plan without what only admins may see.
+func visible(p plan.Plan, who lease.Caller) plan.Plan {
+	if who.Role != lease.Admin {
+		p.Terraform = nil
+	}
+	return p
+}
+
+// again is after how many seconds a page looks again for what is still being made.
+const again = 2
+
+func (s *Site) showPlan(w http.ResponseWriter, status int, who visitor, p plan.Plan, fault string) {
+	l := plan.LayOut(p)
+	body := planPage{Layout: l, MayApprove: approvable(p, who.Caller), CSRF: who.CSRF, Fault: plan.Clean(fault)}
+	body.Base, body.Head = l.Compared()
+	_, body.SamePools = l.Unchanged()
+	for _, section := range l.Sections {
+		if !section.Changes() && (len(section.Guests) > 0 || !section.Cache.Invisible) {
+			body.SameCaches = append(body.SameCaches, section)
+		}
+	}
+	refresh := 0
+	if p.Phase == plan.Making || p.Terraform != nil && p.Terraform.Phase == plan.Making {
+		refresh = again
+	}
+	s.render(w, status, "plan", page{Title: "Plan of " + cmp.Or(l.Plan.Ref, "no ref"), Who: &who, Refresh: refresh, Body: body})
+}
+
+func approvable(p plan.Plan, who lease.Caller) bool {
+	return who.Role == lease.Admin && p.Phase == plan.Ready && p.Held()
+}
+
+// ApprovePlan is POST /plans/{id}/approve. What is approved is what the page has shown: a plan that has been made again
+// since, with another digest, has to be read first.
+func (s *Site) ApprovePlan() http.Handler {
+	return s.changing(func(w http.ResponseWriter, r *http.Request, who visitor) {
+		p, ok := s.find(w, r, who)
+		switch {
+		case !ok:
+		case who.Role != lease.Admin:
+			s.showPlan(w, http.StatusForbidden, who, p, "only admins approve plans")
+		case p.Digest != r.PostFormValue("digest"):
+			s.showPlan(w, http.StatusConflict, who, p, "the plan has been made again since you have read it; read it once more")
+		case !approvable(p, who.Caller):
+			s.showPlan(w, http.StatusConflict, who, p, "there is nothing to approve")
+		default:
+			s.approve(w, r, who, p)
+		}
+	})
+}
+
+func (s *Site) approve(w http.ResponseWriter, r *http.Request, who visitor, p plan.Plan) {
+	if _, err := s.o.Plans.Approve(who.Caller, p.ID); err != nil {
+		s.o.Log.Warn("a plan was not approved", "plan", p.ID, "err", err)
+		s.showPlan(w, http.StatusConflict, who, p, err.Error())
+		return
+	}
+	http.Redirect(w, r, local("/plans/"+p.ID), http.StatusSeeOther)
+}
