@@ -44,7 +44,7 @@ func WriteMarkdown(w io.Writer, p Plan, o MarkdownOptions) error {
 // markdown is a plan on its way into a comment.
 type markdown struct {
 	Layout
-	whole string // where the whole plan is
+	whole string // where the whole plan is; empty: nowhere
 	parts []part
 }
 
@@ -60,6 +60,9 @@ func (m *markdown) link(base string) string {
 	url := strings.TrimRight(base, "/") + "/plans/" + m.Plan.ID
 	if len(url) <= 1000 && linkable.MatchString(url) {
 		return "[the whole plan](" + url + ")"
+	}
+	if m.Plan.ID == "" {
+		return ""
 	}
 	return code("greenroom plan show " + m.Plan.ID)
 }
@@ -85,7 +88,7 @@ func (m *markdown) fit() string {
 	if n := len(left) - maxLeftOut; n > 0 {
 		left, more = left[:maxLeftOut], fmt.Sprintf(" and %d more", n)
 	}
-	return b.String() + "**Left out**, because a comment has a limit: " + strings.Join(left, ", ") + more + ". See " + m.whole + ".\n"
+	return b.String() + "**Left out**, because a comment has a limit: " + strings.Join(left, ", ") + more + prefixed("; see ", m.whole) + ".\n"
 }
 
 func (m *markdown) head(marker string) {
@@ -97,7 +100,7 @@ func (m *markdown) head(marker string) {
 	if p.By != "" {
 		text += ", asked for by " + code(brief(p.By, 100))
 	}
-	m.add("", "%s; see %s.\n", text+prefixed(", ", m.Life()), m.whole)
+	m.add("", "%s.\n", text+prefixed(", ", m.Life())+prefixed("; see ", m.whole))
 	switch p.Phase {
 	case Making:
 		m.add("", "It is being made.\n")
@@ -204,7 +207,7 @@ func (m *markdown) pool(p Pool) {
 func (m *markdown) rest() {
 	var lines []string
 	if says := m.Waits(); says != "" {
-		lines = append(lines, "Leased: "+prose(says))
+		lines = append(lines, "Leases: "+prose(says))
 	}
 	if n := m.Plan.Summary.Anyway; n > 0 {
 		lines = append(lines, "Due anyway, without this revision too: "+plural(n, "change")+" to guests")
@@ -245,8 +248,8 @@ func (m *markdown) guests(s Section) {
 		return
 	}
 	rows := make([][]string, len(s.Guests))
-	for i, g := range s.Guests {
-		r := Row{Guests: []Guest{g}, day: m.Plan.Made}
+	for i, r := range s.All() {
+		g := r.First()
 		rows[i] = []string{r.Mark(), cmp.Or(code(g.Name()), "new"), code(g.Pool), cmp.Or(prose(g.State), "not there yet"), prose(r.What())}
 	}
 	text := table([]string{"", "guest", "pool", "state now", "what happens"}, rows)
@@ -268,14 +271,14 @@ func (m *markdown) failedShards() {
 	}
 	for _, s := range tf.Shards {
 		if s.Error != "" {
-			m.add("the fault of shard "+code(brief(s.Shard, 60)), "**Terraform made no plan of shard** %s (pool %s):\n\n%s", code(s.Shard), code(s.Pool), fault(s.Error))
+			m.add("the fault of shard "+code(brief(s.Shard, 60)), "**Terraform's plan of shard** %s (pool %s) **has failed**:\n\n%s", code(s.Shard), code(s.Pool), fault(s.Error))
 		}
 	}
 }
 
 // shard is Terraform's folded plan of one shard.
 func (m *markdown) shard(s Shard) {
-	if s.Error != "" {
+	if s.Error != "" && len(s.Resources) == 0 {
 		return
 	}
 	var b strings.Builder

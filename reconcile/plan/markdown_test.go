@@ -159,7 +159,7 @@ func TestALargePlanIsCutByWholeSectionsThatAreNamed(t *testing.T) {
 	got := asMarkdown(t, p, MarkdownOptions{URL: server})
 	last := got[strings.LastIndex(strings.TrimSuffix(got, "\n"), "\n")+1:]
 	for _, want := range []string{
-		"**Left out**", "the guests of cache `ci`", "Terraform's plan of shard `local-0123abcd-", " more. See [the whole plan](https://greenroom.example.org/plans/p7k2m)",
+		"**Left out**", "the guests of cache `ci`", "Terraform's plan of shard `local-0123abcd-", " more; see [the whole plan](https://greenroom.example.org/plans/p7k2m)",
 	} {
 		if !strings.Contains(last, want) {
 			t.Errorf("the last line lacks %q: %s", want, last)

@@ -140,7 +140,7 @@ func wrap(words string, width int) (lines []string) {
 func (t *text) head() {
 	p := t.Plan
 	base, head := t.Compared()
-	t.line(0, bold, "", fmt.Sprintf("Plan %s of %s%s", p.ID, cmp.Or(p.Ref, "no ref"), prefixed(", asked for by ", p.By)))
+	t.line(0, bold, "", "Plan"+prefixed(" ", p.ID)+" of "+cmp.Or(p.Ref, "no ref")+prefixed(", asked for by ", p.By))
 	t.line(2, plain, "", base+" → "+head+prefixed(", ", t.Life()))
 	t.gap()
 	switch p.Phase {
@@ -208,7 +208,10 @@ func (t *text) section(s Section) {
 	t.settings(s.Cache.Settings)
 	rows := s.Rows
 	if t.Full {
-		rows = s.each()
+		rows = nil
+		for _, r := range s.Rows {
+			rows = append(rows, s.each(r.Guests)...)
+		}
 	}
 	width := 0
 	for _, r := range rows {
@@ -221,16 +224,6 @@ func (t *text) section(s Section) {
 		t.marked(4, "!", "%s", s.Cache.Dip.Says(s.Cache.Cache))
 	}
 	t.gap()
-}
-
-// each unfolds the rows of a section.
-func (s Section) each() (rows []Row) {
-	for _, r := range s.Rows {
-		for _, g := range r.Guests {
-			rows = append(rows, Row{Guests: []Guest{g}, day: r.day})
-		}
-	}
-	return rows
 }
 
 func (t *text) settings(settings []Setting) {
@@ -369,7 +362,10 @@ func (a Attribute) Says() string {
 // Says is what a shard comes to in Terraform's plan.
 func (s Shard) Says() string {
 	text := fmt.Sprintf("%s (pool %s): ", s.Shard, s.Pool)
-	if s.Error != "" {
+	switch {
+	case s.Error != "" && len(s.Resources) > 0:
+		text += "its run would be refused; "
+	case s.Error != "":
 		return text + "Terraform made no plan of it"
 	}
 	return text + fmt.Sprintf("%s to change, %d kept, planned in %s", plural(len(s.Resources), "resource"), s.Kept, about(s.Seconds))
@@ -394,12 +390,12 @@ func (t *text) terraform() {
 		t.line(2, plain, "", "no shard is affected")
 	}
 	if failed := tf.Failed(); len(failed) > 0 {
-		t.marked(2, "ERROR", "%d of %s could not be planned: %s", len(failed), plural(len(tf.Shards), "shard"), strings.Join(failed, ", "))
+		t.marked(2, "ERROR", "%d of %s could not be planned or run: %s", len(failed), plural(len(tf.Shards), "shard"), strings.Join(failed, ", "))
 	}
 	t.gap()
 }
 
-// Failed names the shards that Terraform made no plan of.
+// Failed names the shards that Terraform made no plan of, or none that would be carried out.
 func (t Terraform) Failed() (shards []string) {
 	for _, s := range t.Shards {
 		if s.Error != "" {
@@ -413,9 +409,9 @@ func (t *text) shard(s Shard) {
 	if s.Error != "" {
 		t.marked(2, "ERROR", "%s", s.Says())
 		t.block(4, s.Error)
-		return
+	} else {
+		t.line(2, plain, "", s.Says())
 	}
-	t.line(2, plain, "", s.Says())
 	for _, r := range s.Resources {
 		t.marked(4, r.Symbol(), "%s", r.Says())
 		for _, a := range r.Attributes {

@@ -20,8 +20,9 @@ type Layout struct {
 type Section struct {
 	Cache  Cache
 	Guests []Guest // all of them
-	Rows   []Row   // those to which something happens
+	Rows   []Row   // those to which something happens, or of which there is something to say
 	Kept   []Guest // the others
+	day    time.Time
 }
 
 // Row is guests of one cache to which the same happens for the same reason.
@@ -49,10 +50,10 @@ func LayOut(p Plan) Layout {
 }
 
 func newSection(c Cache, guests []Guest, day time.Time) Section {
-	s := Section{Cache: c, Guests: slices.SortedStableFunc(slices.Values(guests), byName)}
+	s := Section{Cache: c, Guests: slices.SortedStableFunc(slices.Values(guests), byName), day: day}
 	at := map[Guest]int{}
 	for _, g := range s.Guests {
-		if g.Verb == Keep {
+		if g.Verb == Keep && g.Detail == "" {
 			s.Kept = append(s.Kept, g)
 			continue
 		}
@@ -99,6 +100,17 @@ func (s Section) Changes() bool {
 	return s.Cache.Change != Same || len(s.Cache.Settings)+len(s.Rows) > 0 || s.Cache.Dip != nil
 }
 
+// All are rows of one guest each, for everyone of them: who something happens to, and who is kept.
+func (s Section) All() []Row { return s.each(s.Guests) }
+
+func (s Section) each(guests []Guest) []Row {
+	rows := make([]Row, len(guests))
+	for i, g := range guests {
+		rows[i] = Row{Guests: []Guest{g}, day: s.day}
+	}
+	return rows
+}
+
 // Title names a cache, and whose it is.
 func (s Section) Title() string {
 	switch c := s.Cache; {
@@ -137,8 +149,10 @@ func (l Layout) Unchanged() (caches, pools []string) {
 
 // kept counts the guests to which nothing happens.
 func (l Layout) kept() (n int) {
-	for _, s := range l.Sections {
-		n += len(s.Kept)
+	for _, g := range l.Plan.Guests {
+		if g.Verb == Keep {
+			n++
+		}
 	}
 	return n
 }
@@ -156,7 +170,7 @@ func (l Layout) Waits() string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("guests that change and are leased now: %d; free by %s unless they are renewed, at the latest by %s", n, l.Clock(deadline), l.Clock(latest))
+	return fmt.Sprintf("leased guests that change: %d, free by %s unless their leases are renewed, at the latest by %s", n, l.Clock(deadline), l.Clock(latest))
 }
 
 func later(a, b time.Time) time.Time {
@@ -219,6 +233,9 @@ func (r Row) What() string {
 	g := r.First()
 	text := string(g.Verb) + by(g)
 	switch wait, end := r.wait(); {
+	case g.Verb == Create && g.When == Released:
+		text += " when leases have ended"
+	case g.Verb == Create:
 	case g.Verb == Keep:
 		text = "kept" + prefixed(", ", wait)
 	case wait != "":
@@ -401,7 +418,9 @@ func (p Pool) Says() string {
 }
 
 // Held tells that the revision is past a guard and that no approval lets it pass.
-func (p Plan) Held() bool { return len(p.Breaches) > 0 && !p.Passes() }
+func (p Plan) Held() bool {
+	return len(p.Breaches) > 0 && p.Told() && p.Phase != Replaced && !p.Passes()
+}
 
 // Passes tells that an admin has approved this very plan.
 func (p Plan) Passes() bool { return p.Approved != nil && p.Approved.Digest == p.Digest }

@@ -111,6 +111,8 @@ func rollout() Plan {
 	p.Guests = append(
 		p.Guests, other,
 		Guest{Pool: "big", Cache: "ci", Verb: Create, When: Now, Reason: "warm"},
+		Guest{Guest: "big-2", Pool: "big", Cache: "ci", Verb: Create, When: Released, Reason: "warm"},
+		Guest{Guest: "local-60", Incarnation: 1, Pool: "local", Cache: "local", State: "shelved", Verb: Keep, Detail: "goes to cache ci"},
 		Guest{Guest: "local-40", Incarnation: 1, Pool: "local", Cache: "bench", State: "shelved", Verb: Retire, When: Now, Reason: "excess"},
 		Guest{Guest: "local-41", Incarnation: 1, Pool: "local", Cache: "bench", State: "leased", Verb: Retire, When: Released, Reason: "excess", OneOf: true, Lease: &Lease{"lab", at("13:30"), at("17:00")}},
 		Guest{Guest: "local-50", Incarnation: 6, Pool: "local", Cache: "local", State: "held", Verb: Retire, When: Released, Reason: "outdated", Until: at("2026-11-21 09:00")},
@@ -166,6 +168,7 @@ func layered() Plan {
 				{Address: `terraform_data.guest["local-2"]`, Guest: "local-2", Action: "delete", Reason: "not in the configuration"},
 			},
 		},
+		{Shard: "vm-89abcdef-2", Pool: "vm", Error: "the plan would destroy a guest that nobody has claimed", Resources: []Resource{{Address: "vm.a", Action: "delete"}}},
 		{Shard: "vm-89abcdef-1", Pool: "vm", Error: "Error: Invalid provider configuration\n\n  on main.tf line 3:\n   3: provider \"x\" {\n\nNo credentials."},
 	}}
 	return p
