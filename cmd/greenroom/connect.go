@@ -160,7 +160,6 @@ var hints = map[string]string{
 	"unknown_plan":   "ask for it again with \"greenroom plan\"; see \"greenroom plan list\"",
 	"plan_not_ready": "see what has become of it with \"greenroom plan show\"",
 	"plan_stale":     "look at it again with \"greenroom plan show\", then approve it",
-	"too_many_plans": "try again in a moment",
 }
 
 // hinted adds to an error what to do next.

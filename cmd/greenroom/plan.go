@@ -40,7 +40,7 @@ func newPlan() *cobra.Command {
 	cmd.Flags().StringVar(&ref, "ref", "", "branch, tag or commit of the followed repository, instead of a directory")
 	cmd.Flags().StringVar(&name, "name", "", "what the directory is, for people, as pull/12; a newer plan of the same name replaces the older (default: its absolute path)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := outputs(cmd, "text", "json", "markdown"); err != nil {
+		if err := p.check(cmd); err != nil {
 			return err
 		}
 		if ref != "" && (len(args) > 0 || name != "") {
@@ -72,7 +72,7 @@ func newPlanShow(at *link) *cobra.Command {
 	}
 	p.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := outputs(cmd, "text", "json", "markdown"); err != nil {
+		if err := p.check(cmd); err != nil {
 			return err
 		}
 		p.at = *at
@@ -137,6 +137,13 @@ func (p *planCommand) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&p.full, "full", false, "every guest on a line of its own, and Terraform's changes by attribute")
 	cmd.Flags().DurationVar(&p.wait, "wait", 15*time.Minute, "longest time to wait for the plan")
 	cmd.Flags().StringVar(&p.url, "url", "", "where people reach the server, for the link in markdown (default: --server when that is a URL)")
+}
+
+func (p *planCommand) check(cmd *cobra.Command) error {
+	if p.wait < 0 {
+		return usage("--wait %v is negative", p.wait)
+	}
+	return outputs(cmd, "text", "json", "markdown")
 }
 
 func specsDir() string {
