@@ -1,6 +1,9 @@
 package server
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
@@ -129,4 +132,30 @@ func TestRefusedWebhooksAreToldAtMostOnceASecond(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+func TestARealSignatureIsTakenOnceAndNoOtherIs(t *testing.T) {
+	h, _, src := hooksHouse(t)
+	secret := []byte("0123456789abcdef0123456789abcdef")
+	real, err := gitops.NewHooks(secret)
+	h.must(err)
+	h.parts.Hooks = real
+	h.serveAgain()
+	src.ref = "main"
+	body := `{"ref": "refs/heads/main"}`
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte(body))
+	push := sent{method: "POST", path: "/v1/hooks/github", body: body, header: map[string]string{
+		"X-GitHub-Event": "push", "X-GitHub-Delivery": "d1", "X-Hub-Signature-256": "sha256=" + hex.EncodeToString(mac.Sum(nil)),
+	}}
+	forged := push
+	forged.body = `{"ref": "refs/heads/main", "x": 1}`
+	h.refused(401, "forged", forged)
+	if got := ask[hooked](h, 202, push); got != (hooked{Event: "push", Ref: "refs/heads/main"}) || src.poked != 1 {
+		t.Errorf("taken: %+v, poked %d times", got, src.poked)
+	}
+	h.refused(409, "replayed", push)
+	if src.poked != 1 {
+		t.Errorf("poked %d times", src.poked)
+	}
 }

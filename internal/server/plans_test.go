@@ -319,3 +319,26 @@ func TestPlansCanBeReadWhileTheStoreIsAway(t *testing.T) {
 	ask[plan.Plan](h, 200, sent{token: h.user, method: "GET", path: "/v1/plans/p7"})
 	h.refused(503, "unavailable", sent{token: h.user, method: "POST", path: "/v1/plans", body: client.PlanRequest{Ref: "main"}})
 }
+
+func TestThePagesOfPlansAreServedToWhoeverHasSignedIn(t *testing.T) {
+	h, _ := plansHouse(t)
+	for path, want := range map[string]struct {
+		status   int
+		location string
+	}{
+		"/plans": {303, "/signin?next=/plans"}, "/plans/p7": {303, "/signin?next=/plans/p7"}, "/signin": {200, ""}, "/static/greenroom.css": {200, ""},
+	} {
+		g := h.do(sent{method: "GET", path: path, against: true})
+		if g.Status != want.status || g.Header.Get("Location") != want.location || g.Header.Get("Content-Security-Policy") == "" {
+			t.Errorf("%s: %d, %v", path, g.Status, g.Header)
+		}
+	}
+	for _, path := range []string{"/plans/p7/approve", "/signout"} {
+		if g := h.do(sent{method: "POST", path: path, against: true}); g.Status != 303 || g.Header.Get("Location") != "/signin" {
+			t.Errorf("%s: %d, %v", path, g.Status, g.Header)
+		}
+	}
+	if text := string(h.do(sent{method: "GET", path: "/metrics"}).Body); !strings.Contains(text, `code="303",route="/plans/{id}"`) {
+		t.Error("pages are not counted by their route")
+	}
+}
