@@ -137,9 +137,9 @@ func TestRefusedWebhooksAreToldAtMostOnceASecond(t *testing.T) {
 func TestARealSignatureIsTakenOnceAndNoOtherIs(t *testing.T) {
 	h, _, src := hooksHouse(t)
 	secret := []byte("0123456789abcdef0123456789abcdef")
-	real, err := gitops.NewHooks(secret)
+	checked, err := gitops.NewHooks(secret)
 	h.must(err)
-	h.parts.Hooks = real
+	h.parts.Hooks = checked
 	h.serveAgain()
 	src.ref = "main"
 	body := `{"ref": "refs/heads/main"}`
