@@ -185,8 +185,8 @@ func settings(all []Setting) string {
 	rows := make([][]string, len(all))
 	for i, s := range all {
 		rows[i] = []string{code(s.Name), cmp.Or(code(s.From), "none"), cmp.Or(code(s.To), "none")}
-		if s.Secret() {
-			rows[i] = []string{code(s.Name), "differs", "its value is not told"}
+		if untold := s.Untold(); untold != "" {
+			rows[i] = []string{code(s.Name), untold, ""}
 		}
 	}
 	return table([]string{"setting", "from", "to"}, rows)

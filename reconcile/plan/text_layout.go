@@ -371,19 +371,22 @@ func span(d time.Duration) string {
 
 // Says tells a setting that differs in one line.
 func (s Setting) Says() string {
-	switch {
-	case s.Secret():
-		return s.Name + ": differs (its value is not told)"
-	case s.From == "":
-		return s.Name + ": none → " + s.To
-	case s.To == "":
-		return s.Name + ": " + s.From + " → none"
+	if untold := s.Untold(); untold != "" {
+		return s.Name + ": " + untold
 	}
-	return s.Name + ": " + s.From + " → " + s.To
+	return s.Name + ": " + cmp.Or(s.From, "none") + " → " + cmp.Or(s.To, "none")
 }
 
-// Secret tells that the values of a setting are kept back.
-func (s Setting) Secret() bool { return s.From == "" && s.To == "" }
+// Untold is what there is to say of a setting whose values are not told; empty: they are.
+func (s Setting) Untold() string {
+	switch name, _, _ := strings.Cut(s.Name, "."); {
+	case s.From+s.To != "":
+		return ""
+	case name == "variables" || name == "user_data":
+		return "differs (its value is not told)"
+	}
+	return "differs"
+}
 
 // Says tells a dip of a cache in one sentence.
 func (d Dip) Says(cache string) string {
@@ -414,7 +417,7 @@ func (p Pool) Says() string {
 	if len(p.Outdated) == 0 {
 		return ""
 	}
-	return "every guest is replaced, since what they are born of differs: " + strings.Join(p.Outdated, ", ")
+	return "no guest of it stays, since what they are born of differs: " + strings.Join(p.Outdated, ", ")
 }
 
 // Held tells that the revision is past a guard and that no approval lets it pass.

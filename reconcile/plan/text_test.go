@@ -84,7 +84,7 @@ func rollout() Plan {
 		{Pool: "big", Change: Added, Summary: Summary{Create: 1}},
 		{
 			Pool: "local", Change: Changed, Outdated: []string{"variables.image"}, ReadySeconds: 38, Summary: p.Summary,
-			Settings: []Setting{{Name: "variables.image"}},
+			Settings: []Setting{{Name: "module (its files)"}, {Name: "variables.image"}},
 		},
 	}
 	p.Caches = []Cache{
@@ -377,5 +377,32 @@ func TestTimesAreInWords(t *testing.T) {
 		if got := about(seconds); got != want {
 			t.Errorf("%v is %q, want %q", seconds, got, want)
 		}
+	}
+}
+
+func TestTheReferenceNamesEveryFieldOfAPlan(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/plans.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := map[string]bool{}
+	var look func(reflect.Type)
+	look = func(of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Pointer, reflect.Slice:
+			look(of.Elem())
+		case reflect.Struct:
+			for field := range of.Fields() {
+				name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+				if name != "" && !bytes.Contains(doc, []byte("`"+name+"`")) {
+					missing[of.Name()+"."+name] = true
+				}
+				look(field.Type)
+			}
+		}
+	}
+	look(reflect.TypeFor[Plan]())
+	if len(missing) > 0 {
+		t.Errorf("docs/plans.md does not name %v", missing)
 	}
 }
