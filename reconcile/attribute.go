@@ -66,13 +66,9 @@ func (pv *previewing) fate(g lease.Guest, excess map[key]int) plan.Guest {
 	if !leaves {
 		return one
 	}
+	head.reason = pv.because(g, head.reason)
 	if head.reason == "excess" && head.act == 2 {
-		switch excess[k] {
-		case notCounted:
-			return one
-		case ofSeveral:
-			one.OneOf = true
-		}
+		one.Anyway, one.OneOf = excess[k] == notCounted, excess[k] != certain
 	} else if leftBase && base.act <= head.act {
 		one.Anyway = true
 	}
@@ -84,6 +80,14 @@ func (pv *previewing) fate(g lease.Guest, excess map[key]int) plan.Guest {
 		one.When = plan.Released
 	}
 	return one
+}
+
+// because prefers the deeper reason: of a shelf that is too full, it is the outdated guest that goes.
+func (pv *previewing) because(g lease.Guest, reason string) string {
+	if reason != "excess" {
+		return reason
+	}
+	return cmp.Or((&decision{Snapshot: pv.head.forecast.s}).stale(g), reason)
 }
 
 // How a guest that becomes excess in the second act counts: more of them than under base are the revision's doing, and
@@ -107,7 +111,7 @@ func (pv *previewing) excess() map[key]int {
 		if d, ok := pv.base.forecast.left[k]; ok && d.act == 2 && d.reason == "excess" {
 			before[g.Cache]++
 		}
-		if d, ok := pv.head.forecast.left[k]; ok && d.act == 2 && d.reason == "excess" {
+		if d, ok := pv.head.forecast.left[k]; ok && d.act == 2 && pv.because(g, d.reason) == "excess" {
 			candidates[g.Cache] = append(candidates[g.Cache], g)
 		}
 	}
@@ -197,7 +201,7 @@ func pair(guests []plan.Guest) {
 	}
 	for _, samePool := range []bool{true, false} { // a successor from the same pool comes first
 		for i, g := range guests {
-			if g.Verb != plan.Retire || g.Reason == "excess" {
+			if g.Verb != plan.Retire {
 				continue
 			}
 			j := slices.IndexFunc(coming[at(g)], func(n int) bool { return (guests[n].Pool == g.Pool) == samePool })

@@ -28,8 +28,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-// Observe books one Terraform process; it is the driver's OnStep.
+// Observe books one Terraform process; it is the driver's OnStep. A pool that only a previewed revision has gets no series:
+// what anybody can have previewed must not fill the metrics.
 func (l *Loop) Observe(pool string, step terraform.Step) {
+	l.mu.Lock()
+	if l.fleet.Pool(pool) == nil && l.pools[pool] == nil {
+		pool = ""
+	}
+	l.mu.Unlock()
 	l.metrics.runs.WithLabelValues(pool, step.Op, step.Result).Inc()
 	l.metrics.seconds.WithLabelValues(pool, step.Op).Observe(step.Seconds)
 }

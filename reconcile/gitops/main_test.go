@@ -24,7 +24,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "reader" {
 		os.Exit(ReaderMain(context.Background(), os.Stdin, os.Stdout))
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(built)
+		os.Exit(code)
+	}))
 }
 
 // patience bounds what a test waits for; nothing is asserted about how long anything takes.

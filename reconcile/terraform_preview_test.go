@@ -1,0 +1,61 @@
+package reconcile_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"greenroom/lease"
+	"greenroom/reconcile"
+	"greenroom/reconcile/plan"
+	"greenroom/specs"
+)
+
+func TestAPreviewWithTerraformSaysWhatARunThenDoes(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2)})
+	h.shelved(2)
+	held := h.acquire()
+	h.shelved(2)
+	head := reconcile.Revision{Fleet: fleet("r2", 2, func(f *specs.Fleet) { f.Pools[0].UserData = "new" })}
+	p, err := h.loop.Preview(t.Context(), head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (plan.Summary{Replace: 2, RetireLater: 1, Settings: 1}); p.Plan.Summary != want {
+		t.Errorf("%+v, want %+v: %+v", p.Plan.Summary, want, p.Plan.Guests)
+	}
+	actions := map[string]int{}
+	err = p.Terraform(t.Context(), filepath.Join(t.TempDir(), "plans"), func(s plan.Shard) {
+		if s.Error != "" {
+			t.Errorf("shard %s: %s", s.Shard, s.Error)
+		}
+		for _, r := range s.Resources {
+			actions[r.Action]++
+			if r.Guest == held.Guest {
+				t.Errorf("terraform would touch the leased %s: %+v", held.Guest, r)
+			}
+		}
+	})
+	if err != nil || actions["create"] == 0 || actions["create"] != actions["delete"] {
+		t.Errorf("%v: %v", err, actions)
+	}
+	h.loop.Offer(head)
+	h.until("what was said has happened", func() bool {
+		fresh := 0
+		for _, g := range h.guests(t.Context()) {
+			if g.State == lease.Shelved && g.Digest != h.digestOf(held.Guest) {
+				fresh++
+			}
+		}
+		return fresh == 2 && len(h.guests(t.Context())) == 3
+	})
+}
+
+func (h *house) digestOf(guest string) string {
+	g, err := h.store.Guest(context.Background(), guest)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return g.Digest
+}
