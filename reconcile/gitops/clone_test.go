@@ -1,0 +1,230 @@
+package gitops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"greenroom/reconcile/condition"
+	"greenroom/reconcile/gitops/gitopstest"
+)
+
+// packs are the files of a kind in a clone.
+func packs(t *testing.T, clone, kind string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(clone, "objects", "pack", "*."+kind))
+	noError(t, err)
+	if len(names) == 0 {
+		t.Fatalf("the clone has no %s", kind)
+	}
+	return names
+}
+
+func TestADamagedCloneIsMadeAnewAndSaidSo(t *testing.T) {
+	repo := gitopstest.New(t)
+	repo.CommitAndPush(fleetFiles("", "2"))
+	cut := func(t *testing.T, names []string) {
+		for _, name := range names {
+			info, err := os.Stat(name)
+			noError(t, err)
+			noError(t, os.Chmod(name, 0o600))
+			noError(t, os.Truncate(name, info.Size()/2))
+		}
+	}
+	scramble := func(t *testing.T, names []string) {
+		for _, name := range names {
+			body, err := os.ReadFile(name)
+			noError(t, err)
+			for i := 12; i < len(body); i++ { // behind the header
+				body[i] ^= 0x5a
+			}
+			noError(t, os.Chmod(name, 0o600))
+			noError(t, os.WriteFile(name, body, 0o600))
+		}
+	}
+	for name, damage := range map[string]func(t *testing.T, clone string){
+		"packs cut off":     func(t *testing.T, clone string) { cut(t, packs(t, clone, "pack")) },
+		"indexes cut off":   func(t *testing.T, clone string) { cut(t, packs(t, clone, "idx")) },
+		"packs scrambled":   func(t *testing.T, clone string) { scramble(t, packs(t, clone, "pack")) },
+		"indexes scrambled": func(t *testing.T, clone string) { scramble(t, packs(t, clone, "idx")) },
+		"indexes gone": func(t *testing.T, clone string) {
+			for _, name := range packs(t, clone, "idx") {
+				noError(t, os.Remove(name))
+			}
+		},
+		"no objects": func(t *testing.T, clone string) { noError(t, os.RemoveAll(filepath.Join(clone, "objects"))) },
+		"no refs":    func(t *testing.T, clone string) { noError(t, os.RemoveAll(filepath.Join(clone, "refs"))) },
+		"no HEAD":    func(t *testing.T, clone string) { noError(t, os.Remove(filepath.Join(clone, "HEAD"))) },
+		"a bad ref":  func(t *testing.T, clone string) { write(t, filepath.Join(clone, followedRef), "zzz\n") },
+		"a lost commit": func(t *testing.T, clone string) {
+			write(t, filepath.Join(clone, followedRef), strings.Repeat("1", 40)+"\n")
+		},
+		"a bad config": func(t *testing.T, clone string) { write(t, filepath.Join(clone, "config"), "[[[\n") },
+		"an empty file": func(t *testing.T, clone string) {
+			noError(t, os.RemoveAll(clone))
+			write(t, clone, "")
+		},
+		"an empty directory": func(t *testing.T, clone string) {
+			noError(t, os.RemoveAll(clone))
+			noError(t, os.Mkdir(clone, 0o700))
+		},
+		"one half made": func(t *testing.T, clone string) {
+			noError(t, os.Rename(clone, clone+".new"))
+		},
+		"another repository": func(t *testing.T, clone string) {
+			noError(t, os.RemoveAll(clone))
+			other := gitopstest.New(t)
+			other.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
+			mustGood(t, open(t, Options{Source: other.FileURL(), StateDir: filepath.Dir(clone)}).Read(t.Context(), ""))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := t.TempDir()
+			f := follow(t, Options{Source: repo.FileURL(), StateDir: state})
+			f.good("")
+			f.stop()
+			damage(t, filepath.Join(state, "source.git"))
+			f = follow(t, Options{Source: repo.FileURL(), StateDir: state})
+			r := f.good("")
+			f.adopt(r.Name)
+			f.good(repo.CommitAndPush(map[string]string{"x": fmt.Sprint(rand.Int64())}))
+			f.stop()
+			if text := f.log.String(); !strings.Contains(text, "made anew") && !slices.Contains([]string{"no HEAD", "no refs", "one half made", "indexes gone"}, name) {
+				t.Errorf("the log does not say that the clone was made anew:\n%s", text)
+			}
+		})
+	}
+}
+
+func TestTheFollowerAndPreviewsShareTheClone(t *testing.T) {
+	repo := gitopstest.New(t)
+	repo.CommitAndPush(fleetFiles("", "1"))
+	const branches = 6
+	for i := range branches {
+		repo.Git("checkout", "-q", "-B", fmt.Sprint("b", i), "main")
+		repo.Commit(fleetFiles("", fmt.Sprint(i+10)))
+		repo.Push()
+	}
+	repo.Git("checkout", "-q", "main")
+	f := follow(t, Options{Source: repo.FileURL()})
+	var all sync.WaitGroup
+	for i := range branches {
+		all.Go(func() {
+			r := f.Read(context.Background(), fmt.Sprint("b", i))
+			if r.Fault != nil || r.Fleet.Pool("p").Max != i+10 {
+				t.Errorf("branch b%d: %+v, %v", i, r, r.Fault)
+			}
+		})
+	}
+	f.good("")
+	for i := range 4 {
+		f.good(repo.CommitAndPush(fleetFiles("", fmt.Sprint(i+2))))
+	}
+	all.Wait()
+	if text := f.log.String(); strings.Contains(text, "anew") {
+		t.Error(text)
+	}
+}
+
+func TestACloneThatIsWornIsMadeAnew(t *testing.T) {
+	repo := gitopstest.New(t)
+	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
+	f := follow(t, Options{Source: repo.FileURL()})
+	f.good("")
+	clone := filepath.Join(f.o.StateDir, "source.git")
+	f.stop()
+	for i := range maxPacks {
+		blob := strings.TrimSpace(gitIn(t, clone, fmt.Sprint(i), "hash-object", "-w", "--stdin"))
+		gitIn(t, clone, blob+"\n", "pack-objects", "-q", "objects/pack/pack")
+	}
+	commit := repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("2")})
+	f = follow(t, Options{Source: repo.FileURL(), StateDir: f.o.StateDir})
+	f.good(commit)
+	if n := len(packs(t, clone, "pack")); n > 2 {
+		t.Errorf("the clone has %d packs", n)
+	}
+	f.stop()
+	if text := f.log.String(); strings.Contains(text, "damaged") {
+		t.Error(text)
+	}
+}
+
+func gitIn(t *testing.T, dir, input string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir, cmd.Stdin = dir, strings.NewReader(input)
+	out, err := cmd.Output()
+	noError(t, err)
+	return string(out)
+}
+
+func TestRefsOfOldPreviewsAreRemoved(t *testing.T) {
+	repo := gitopstest.New(t)
+	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
+	f := open(t, Options{Source: repo.FileURL()})
+	mustGood(t, f.Read(t.Context(), "main"))
+	refs := filepath.Join(f.o.StateDir, "source.git", filepath.FromSlash(previewRefs))
+	one, err := os.ReadDir(refs)
+	noError(t, err)
+	hash, err := os.ReadFile(filepath.Join(refs, one[0].Name()))
+	noError(t, err)
+	for i := range maxPreviews + 10 {
+		write(t, filepath.Join(refs, fmt.Sprint("old", i)), string(hash))
+	}
+	mustGood(t, f.Read(t.Context(), "HEAD"))
+	left, err := os.ReadDir(refs)
+	noError(t, err)
+	if len(left) != maxPreviews {
+		t.Errorf("%d refs are left", len(left))
+	}
+}
+
+func TestALockThatIsHeldIsWaitedForAndNotForever(t *testing.T) {
+	repo := gitopstest.New(t)
+	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
+	f := open(t, Options{Source: repo.FileURL()})
+	lock, err := os.OpenFile(filepath.Join(f.o.StateDir, "source.git.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	noError(t, err)
+	defer lock.Close()
+	noError(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	f.within.fetch = 2 * time.Second
+	mustFault(t, f.Read(t.Context(), ""), condition.Unreachable, "waiting for others")
+	noError(t, unix.Flock(int(lock.Fd()), unix.LOCK_UN))
+	f.within = defaultDeadlines
+	mustGood(t, f.Read(t.Context(), ""))
+}
+
+func TestOnlyTheNewestModulesOfPreviewsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 5 {
+		noError(t, os.MkdirAll(filepath.Join(dir, fmt.Sprint(i), "sub"), 0o700))
+		at := filepath.Join(dir, fmt.Sprint(i))
+		info, err := os.Stat(at)
+		noError(t, err)
+		when := info.ModTime().Add(-hours(5 - i))
+		noError(t, os.Chtimes(at, when, when))
+	}
+	info, err := os.Stat(dir)
+	noError(t, err)
+	removeOldest(dir, 1, info.ModTime().Add(-3*time.Hour))
+	for i, want := range []bool{false, false, false, true, true} {
+		_, err := os.Stat(filepath.Join(dir, fmt.Sprint(i)))
+		if there := !errors.Is(err, fs.ErrNotExist); there != want {
+			t.Errorf("%d: %t", i, there)
+		}
+	}
+}
+
+func hours(n int) time.Duration { return time.Duration(n)*time.Hour + time.Minute/2 }
