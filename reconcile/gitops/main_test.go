@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/gitops/gitopstest"
 )
 
@@ -174,6 +175,8 @@ func (f *followed) quiet() {
 	case <-timer:
 	}
 }
+
+func revisionOf(f *condition.Fault) reconcile.Revision { return reconcile.Revision{Fault: f} }
 
 func mustGood(t *testing.T, r reconcile.Revision) {
 	t.Helper()
