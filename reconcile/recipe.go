@@ -224,3 +224,14 @@ func (l *Loop) Restore() error {
 	l.nudge()
 	return nil
 }
+
+// LastInForce names the revision in force or, until there is one after a start, the one that was when the server ended: what a
+// new revision has to descend from.
+func (l *Loop) LastInForce() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.restored != nil {
+		return l.restored.Revision
+	}
+	return l.fleet.Revision
+}

@@ -56,7 +56,7 @@ func (s *Server) gitops(o Options, loop *reconcile.Loop) error {
 		return err
 	}
 	from := o.Source
-	from.Source, from.StateDir, from.Self, from.InForce, from.Log = o.Specs, state, o.Self, loop.InForce, o.Log
+	from.Source, from.StateDir, from.Self, from.InForce, from.Log = o.Specs, state, o.Self, loop.LastInForce, o.Log
 	source, err := gitops.Open(from)
 	if err != nil {
 		return err

@@ -201,11 +201,11 @@ func onePool(n string) string {
 }
 
 // fleetFiles are specs with a script and a module of their own, in a directory.
-func fleetFiles(dir, max string) map[string]string {
+func fleetFiles(dir, n string) map[string]string {
 	return map[string]string{
-		filepath.Join(dir, "fleet.hcl"): "pool \"p\" {\n  module = \"./modules/m\"\n  max = " + max + "\n}\n" +
+		filepath.Join(dir, "fleet.hcl"): "pool \"p\" {\n  module = \"./modules/m\"\n  max = " + n + "\n}\n" +
 			"cache \"ci\" {\n  pools = [pool.p]\n  prepare = \"scripts/prepare.sh\"\n}\n",
-		filepath.Join(dir, "scripts/prepare.sh"): "echo ready for " + max + "\n",
+		filepath.Join(dir, "scripts/prepare.sh"): "echo ready for " + n + "\n",
 		filepath.Join(dir, "modules/m/main.tf"):  "variable \"guests\" {}\n",
 	}
 }

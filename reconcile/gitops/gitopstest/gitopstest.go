@@ -39,8 +39,8 @@ func New(t testing.TB) *Repo {
 	Isolate(t)
 	top := t.TempDir()
 	r := &Repo{Dir: filepath.Join(top, "fleet.git"), Checkout: filepath.Join(top, "checkout"), t: t}
-	run(t, top, "git", "init", "-q", "--bare", "-b", "main", r.Dir)
-	run(t, top, "git", "init", "-q", "-b", "main", r.Checkout)
+	run(t, top, "init", "-q", "--bare", "-b", "main", r.Dir)
+	run(t, top, "init", "-q", "-b", "main", r.Checkout)
 	r.Git("remote", "add", "origin", r.Dir)
 	return r
 }
@@ -51,7 +51,7 @@ func (r *Repo) FileURL() string { return "file://" + r.Dir }
 // Git runs git in the checkout and returns what it prints.
 func (r *Repo) Git(args ...string) string {
 	r.t.Helper()
-	return run(r.t, r.Checkout, "git", args...)
+	return run(r.t, r.Checkout, args...)
 }
 
 // Write puts files into the checkout.
@@ -91,9 +91,9 @@ func (r *Repo) CommitAndPush(files map[string]string) string {
 	return commit
 }
 
-func run(t testing.TB, dir, name string, args ...string) string {
+func run(t testing.TB, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
+	cmd := exec.Command("git", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(),
 		"GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.org", "GIT_COMMITTER_NAME=Ann", "GIT_COMMITTER_EMAIL=ann@example.org",
@@ -150,7 +150,7 @@ func (s *Server) SetDown(down bool) { s.down.Store(down) }
 func (s *Server) handler(r *Repo) http.Handler {
 	backend := &cgi.Handler{
 		Stderr: io.Discard, Logger: log.New(io.Discard, "", 0),
-		Path: filepath.Join(run(r.t, r.Dir, "git", "--exec-path"), "git-http-backend"),
+		Path: filepath.Join(run(r.t, r.Dir, "--exec-path"), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + filepath.Dir(r.Dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_SYSTEM=" + os.DevNull},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
