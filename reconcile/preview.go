@@ -50,7 +50,11 @@ func (l *Loop) Preview(ctx context.Context, head Revision) (*Preview, error) {
 	if pv.err != nil {
 		return nil, pv.err
 	}
-	return &Preview{Plan: pv.plan(), loop: l, jobs: pv.jobs()}, nil
+	p := &Preview{Plan: pv.plan(), loop: l, jobs: pv.jobs()}
+	if head.Detached && pv.base.fleet.Revision != "" {
+		p.Plan.Breaches = append(p.Plan.Breaches, plan.Breach{Guard: plan.History})
+	}
+	return p, nil
 }
 
 // previewing is a preview while it is made.

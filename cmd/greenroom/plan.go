@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,16 +113,25 @@ func outline(p plan.Plan) string {
 }
 
 func newPlanApprove(at *link) *cobra.Command {
-	return &cobra.Command{
+	var digest string
+	cmd := &cobra.Command{
 		Use: "approve ID", Short: "Let the revision of a plan come into force though it is held", Args: exactArgs("ID"),
 		Long: "Let the revision of a plan come into force though it is held: just this change of what is in force now.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ask := func(ctx context.Context, c *client.Client) (plan.Plan, error) { return c.ApprovePlan(ctx, args[0]) }
+			ask := func(ctx context.Context, c *client.Client) (plan.Plan, error) {
+				p, err := c.GetPlan(ctx, args[0], 0)
+				if err != nil {
+					return p, err
+				}
+				return c.ApprovePlan(ctx, args[0], cmp.Or(digest, p.Digest))
+			}
 			return look(cmd, at, ask, func(w *tabwriter.Writer, p plan.Plan) {
 				fmt.Fprintf(w, "plan %s is approved: revision %s may come into force (%s)\n", p.ID, plan.Short(p.Head), p.Summary)
 			})
 		},
 	}
+	cmd.Flags().StringVar(&digest, "digest", "", "digest of the plan that was looked at (default: the one it has now)")
+	return cmd
 }
 
 // planCommand is what "plan" and "plan show" have in common.

@@ -20,7 +20,7 @@ type plans interface {
 	Get(ctx context.Context, id string, wait time.Duration) (plan.Plan, error)
 	// List leaves out what is long in the plans.
 	List() []plan.Plan
-	Approve(by lease.Caller, id string) (plan.Plan, error)
+	Approve(by lease.Caller, id, digest string) (plan.Plan, error)
 }
 
 // newPlan is the body of POST /v1/plans: the name of a ref, or an archive.
@@ -78,12 +78,15 @@ func (a *api) getPlan(ctx context.Context, who lease.Caller, r request[none]) (a
 	return answer{body: shown(who, p)}, err
 }
 
-func (a *api) approvePlan(_ context.Context, who lease.Caller, r request[none]) (answer, error) {
+func (a *api) approvePlan(_ context.Context, who lease.Caller, r request[client.Approve]) (answer, error) {
 	keeper, err := a.keeper()
 	if err != nil {
 		return answer{}, err
 	}
-	p, err := keeper.Approve(who, r.path("plan"))
+	if r.Body.Digest == "" {
+		return answer{}, fmt.Errorf("%w: an approval names the digest of the plan that was looked at", lease.ErrInvalid)
+	}
+	p, err := keeper.Approve(who, r.path("plan"), r.Body.Digest)
 	return answer{body: shown(who, p)}, err
 }
 

@@ -59,7 +59,7 @@ func (f *fakePlans) Get(ctx context.Context, id string, wait time.Duration) (pla
 
 func (f *fakePlans) List() []plan.Plan { return f.kept }
 
-func (f *fakePlans) Approve(by lease.Caller, id string) (plan.Plan, error) {
+func (f *fakePlans) Approve(by lease.Caller, id, _ string) (plan.Plan, error) {
 	if f.err != nil {
 		return plan.Plan{}, f.err
 	}
@@ -238,7 +238,7 @@ func TestAPlanIsWaitedForAtMostAMinuteAndNotBeyondTheServer(t *testing.T) {
 
 func TestAPlanIsApprovedByAdmins(t *testing.T) {
 	h, _ := plansHouse(t)
-	approve := sent{token: h.admin, method: "POST", path: "/v1/plans/p7/approve"}
+	approve := sent{token: h.admin, method: "POST", path: "/v1/plans/p7/approve", body: client.Approve{Digest: "d"}}
 	p := ask[plan.Plan](h, 200, approve)
 	if p.Approved == nil || p.Approved.By != "root" || p.Approved.Digest != "d" {
 		t.Errorf("approved: %+v", p.Approved)
@@ -274,7 +274,8 @@ func TestBadRequestsForPlansAreRefused(t *testing.T) {
 		"nobody":                  {401, "unauthorized", sent{method: "POST", path: "/v1/plans", body: client.PlanRequest{Ref: "main"}}, "bearer token"},
 		"a zip to another call":   {415, "unsupported_media", sent{token: h.user, method: "POST", path: "/v1/leases", body: archive.body, header: asZip, against: true}, "send application/json"},
 		"an unknown plan":         {404, "unknown_plan", sent{token: h.user, method: "GET", path: "/v1/plans/p9"}, "p9"},
-		"an unknown plan to pass": {404, "unknown_plan", sent{token: h.admin, method: "POST", path: "/v1/plans/p9/approve"}, "p9"},
+		"an unknown plan to pass": {404, "unknown_plan", sent{token: h.admin, method: "POST", path: "/v1/plans/p9/approve", body: client.Approve{Digest: "d"}}, "p9"},
+		"an approval of nothing":  {400, "invalid", sent{token: h.admin, method: "POST", path: "/v1/plans/p7/approve", body: `{}`, against: true}, "digest"},
 		"an odd wait":             {400, "malformed", sent{token: h.user, method: "GET", path: "/v1/plans/p7?wait=soon", against: true}, "soon"},
 	} {
 		if p, _ := h.refused(c.status, c.code, c.sent); !strings.Contains(p.Detail, c.says) {
@@ -289,7 +290,7 @@ func TestBadRequestsForPlansAreRefused(t *testing.T) {
 func TestTheKeepersRefusalsHaveTheirCodes(t *testing.T) {
 	h, keeper := plansHouse(t)
 	request := sent{token: h.admin, method: "POST", path: "/v1/plans", body: client.PlanRequest{Ref: "main"}}
-	approve := sent{token: h.admin, method: "POST", path: "/v1/plans/p7/approve"}
+	approve := sent{token: h.admin, method: "POST", path: "/v1/plans/p7/approve", body: client.Approve{Digest: "d"}}
 	for _, c := range []struct {
 		err    error
 		status int

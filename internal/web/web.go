@@ -23,7 +23,7 @@ import (
 type plans interface {
 	Get(ctx context.Context, id string, wait time.Duration) (plan.Plan, error)
 	List() []plan.Plan
-	Approve(by lease.Caller, id string) (plan.Plan, error)
+	Approve(by lease.Caller, id, digest string) (plan.Plan, error)
 }
 
 // Options are what the pages stand on. Plans and Lookup are needed.
@@ -243,7 +243,7 @@ func (s *Site) ApprovePlan() http.Handler {
 }
 
 func (s *Site) approve(w http.ResponseWriter, r *http.Request, who visitor, p plan.Plan) {
-	if _, err := s.o.Plans.Approve(who.Caller, p.ID); err != nil {
+	if _, err := s.o.Plans.Approve(who.Caller, p.ID, p.Digest); err != nil {
 		s.o.Log.Warn("a plan was not approved", "plan", p.ID, "err", err)
 		s.showPlan(w, http.StatusConflict, who, p, err.Error())
 		return

@@ -55,7 +55,7 @@ func (k *keeper) List() (all []plan.Plan) {
 	return all
 }
 
-func (k *keeper) Approve(by lease.Caller, id string) (plan.Plan, error) {
+func (k *keeper) Approve(by lease.Caller, id, _ string) (plan.Plan, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fault != nil {

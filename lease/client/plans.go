@@ -42,7 +42,12 @@ func (c *Client) Plans(ctx context.Context) ([]plan.Plan, error) {
 	return out.Plans, err
 }
 
-// ApprovePlan lets the revision of a plan come into force though it is held.
-func (c *Client) ApprovePlan(ctx context.Context, id string) (plan.Plan, error) {
-	return fetch[plan.Plan](ctx, c, post(planPath(id)+"/approve", nil))
+// Approve is what an approval says: the digest of the plan that was looked at.
+type Approve struct {
+	Digest string `json:"digest"`
+}
+
+// ApprovePlan lets the revision of a plan come into force though it is held. The digest is that of the plan that was looked at.
+func (c *Client) ApprovePlan(ctx context.Context, id, digest string) (plan.Plan, error) {
+	return fetch[plan.Plan](ctx, c, post(planPath(id)+"/approve", Approve{digest}))
 }

@@ -32,7 +32,7 @@ func TestTheCallsOfPlansAreWhatTheDocumentSays(t *testing.T) {
 	h.must(err)
 	all, err := c.Plans(ctx)
 	h.must(err)
-	_, err = c.ApprovePlan(ctx, "p1")
+	_, err = c.ApprovePlan(ctx, "p1", "sha256-x")
 	h.must(err)
 	want := []string{
 		`POST /v1/plans application/json {"ref":"feature/x"}`,
@@ -40,7 +40,7 @@ func TestTheCallsOfPlansAreWhatTheDocumentSays(t *testing.T) {
 		`POST /v1/plans application/zip PK`,
 		`GET /v1/plans/p1%2F..%2Fx?wait=1m0s  `,
 		`GET /v1/plans  `,
-		`POST /v1/plans/p1/approve  `,
+		`POST /v1/plans/p1/approve application/json {"digest":"sha256-x"}`,
 	}
 	if diff := cmp.Diff(want, calls); diff != "" {
 		t.Error(diff)

@@ -25,7 +25,7 @@ import (
 var (
 	ErrUnknownPlan  = errors.New("unknown plan: plans are kept for an hour, and not over a restart") // never made, or expired
 	ErrNotReady     = errors.New("the plan is not ready")                                            // being made, failed or replaced
-	ErrStale        = errors.New("the plan is made again, because the revision in force has changed")
+	ErrStale        = errors.New("the plan is made again, or says something else by now; look at it once more")
 	ErrTooManyPlans = errors.New("too many plans are being made; try again in a moment")
 	ErrNotAdmin     = errors.New("only admins approve plans")
 )
@@ -437,14 +437,15 @@ func (p *Plans) settle(base string, which func(*kept) bool) {
 	}
 }
 
-// Approve lets the revision of a plan come into force though it is held. Once more is the same as once.
-func (p *Plans) Approve(by lease.Caller, id string) (plan.Plan, error) {
+// Approve lets the revision of a plan come into force though it is held. The digest is that of what was looked at: a plan
+// that says something else by now is not approved. Once more is the same as once.
+func (p *Plans) Approve(by lease.Caller, id, digest string) (plan.Plan, error) {
 	if by.Role != lease.Admin {
 		return plan.Plan{}, ErrNotAdmin
 	}
 	base := p.o.Loop.InForce()
 	approval := &plan.Approval{By: by.Name, At: p.o.Now()}
-	seen, err := p.approve(id, base, approval)
+	seen, err := p.approve(id, digest, base, approval)
 	if err != nil || seen.Approved != nil {
 		return seen, err
 	}
@@ -460,7 +461,7 @@ func (p *Plans) Approve(by lease.Caller, id string) (plan.Plan, error) {
 
 // approve tells whether a plan may be approved, and notes that it is about to be: else its own coming into force could have
 // it made again before the approval is written down.
-func (p *Plans) approve(id, base string, approval *plan.Approval) (plan.Plan, error) {
+func (p *Plans) approve(id, digest, base string, approval *plan.Approval) (plan.Plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k := p.plans[id]
@@ -475,7 +476,7 @@ func (p *Plans) approve(id, base string, approval *plan.Approval) (plan.Plan, er
 		return plan.Plan{}, fmt.Errorf("%w: it is %s", ErrNotReady, k.plan.Phase)
 	case k.plan.Approved != nil && (k.settled || k.plan.Base == base || k.plan.Head == base):
 		return k.show(), nil
-	case k.plan.Base != base:
+	case k.plan.Base != base, k.plan.Digest != digest:
 		return plan.Plan{}, ErrStale
 	}
 	approval.Digest, k.approval = k.plan.Digest, approval
@@ -631,7 +632,9 @@ func (p *Plans) read(ctx context.Context, m making) reconcile.Revision {
 	case m.revision != nil:
 		return *m.revision
 	case m.request.Ref != "":
-		return p.o.Source.Read(ctx, m.request.Ref)
+		r := p.o.Source.Read(ctx, m.request.Ref)
+		r.Detached = false // a branch need not descend from what is in force before it is merged
+		return r
 	case len(m.request.Archive) == 0:
 		return faulty("ArchiveDropped", errNoArchive)
 	case m.by.Role == lease.Admin:

@@ -142,6 +142,26 @@ type keeper struct {
 	log   bytes.Buffer
 }
 
+// approveAsShown approves what a plan says at the moment.
+func (k *keeper) approveAsShown(by lease.Caller, id string) (plan.Plan, error) {
+	k.mu.Lock()
+	digest := ""
+	if one := k.plans[id]; one != nil {
+		digest = one.plan.Digest
+	}
+	k.mu.Unlock()
+	return k.Approve(by, id, digest)
+}
+
+func TestWhatWasNotLookedAtIsNotApproved(t *testing.T) {
+	keep(t, func(t *testing.T, k *keeper) {
+		id := k.hold("h2")
+		if _, err := k.Approve(anAdmin, id, "sha256-of-another"); err != ErrStale {
+			t.Errorf("%v, want %v", err, ErrStale)
+		}
+	})
+}
+
 // keep runs test with plans in a bubble, in which time passes when all wait.
 func keep(t *testing.T, test func(t *testing.T, k *keeper)) {
 	t.Helper()
@@ -597,7 +617,7 @@ func TestApprovalIsOfWhatIsReadyAndOnTheBaseInForce(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			keep(t, func(t *testing.T, k *keeper) {
 				id := c.how(t, k)
-				got, err := k.Approve(c.by, id)
+				got, err := k.approveAsShown(c.by, id)
 				if !errors.Is(err, c.want) {
 					t.Fatalf("got %v, want %v", err, c.want)
 				}
@@ -624,13 +644,13 @@ func TestApprovalIsOfWhatIsReadyAndOnTheBaseInForce(t *testing.T) {
 func TestApprovingOnceMoreIsTheSameAsOnceAlsoAfterItCameIntoForce(t *testing.T) {
 	keep(t, func(t *testing.T, k *keeper) {
 		id := k.hold("h2")
-		once, err := k.Approve(anAdmin, id)
+		once, err := k.approveAsShown(anAdmin, id)
 		if err != nil {
 			t.Fatal(err)
 		}
 		again := func() {
 			t.Helper()
-			got, err := k.Approve(lease.Caller{Name: "otto", Role: lease.Admin}, id)
+			got, err := k.approveAsShown(lease.Caller{Name: "otto", Role: lease.Admin}, id)
 			if err != nil || got.Approved != once.Approved || got.Digest != "b1+h2" {
 				t.Errorf("once more: %+v, %v", got, err)
 			}
@@ -659,11 +679,11 @@ func TestApprovingOnceMoreIsTheSameAsOnceAlsoAfterItCameIntoForce(t *testing.T) 
 func TestAnApprovalEndsWhenAnotherRevisionComesIntoForce(t *testing.T) {
 	keep(t, func(t *testing.T, k *keeper) {
 		id := k.hold("h2")
-		if _, err := k.Approve(anAdmin, id); err != nil {
+		if _, err := k.approveAsShown(anAdmin, id); err != nil {
 			t.Fatal(err)
 		}
 		k.house.set(func() { k.house.base = "b2" })
-		if _, err := k.Approve(anAdmin, id); err != ErrStale {
+		if _, err := k.approveAsShown(anAdmin, id); err != ErrStale {
 			t.Errorf("got %v", err)
 		}
 		k.Moved()
@@ -684,19 +704,19 @@ func TestARefusedApprovalCanBeTriedAgain(t *testing.T) {
 	keep(t, func(t *testing.T, k *keeper) {
 		id := k.hold("h2")
 		k.house.refuses = errors.New("the disk is full")
-		if _, err := k.Approve(anAdmin, id); !errors.Is(err, k.house.refuses) {
+		if _, err := k.approveAsShown(anAdmin, id); !errors.Is(err, k.house.refuses) {
 			t.Errorf("got %v", err)
 		}
 		if got := k.get(t, id, 0); got.Approved != nil || k.log.Len() > 0 {
 			t.Errorf("%+v, logged %s", got, k.log.String())
 		}
 		k.house.refuses = nil
-		if got, err := k.Approve(anAdmin, id); err != nil || got.Approved == nil {
+		if got, err := k.approveAsShown(anAdmin, id); err != nil || got.Approved == nil {
 			t.Errorf("%+v, %v", got, err)
 		}
 		k.house.refuses = errors.New("the disk is full")
 		id = k.hold("h3")
-		k.Approve(anAdmin, id)
+		k.approveAsShown(anAdmin, id)
 		k.adopt("h3")
 		if got := k.get(t, id, time.Minute); got.Base != "h3" || got.Approved != nil {
 			t.Errorf("it is settled without an approval: %+v", got)
@@ -824,7 +844,7 @@ func TestTheReconcilerNeverWaitsForPlans(t *testing.T) {
 		hangs := make(chan struct{})
 		k.house.set(func() { k.house.hangs = hangs })
 		go k.Get(t.Context(), "x", 0)
-		go k.Approve(anAdmin, "x")
+		go k.approveAsShown(anAdmin, "x")
 		k.request(t, aUser, PlanRequest{Ref: "topic"})
 		pass(time.Millisecond)
 		began := time.Now()
@@ -1012,7 +1032,7 @@ func (m *machine) approve(rt *rapid.T) {
 	}
 	p := rapid.SampledFrom(list).Draw(rt, "plan")
 	before := slices.Clone(m.k.house.approved)
-	got, err := m.k.Approve(anAdmin, p.ID)
+	got, err := m.k.approveAsShown(anAdmin, p.ID)
 	asked := m.k.house.approved[len(before):]
 	current := p.Phase == plan.Ready && p.Base == m.k.house.base
 	switch {

@@ -143,6 +143,10 @@ func (m *markdown) guards() {
 	p := m.Plan
 	var lines []string
 	for _, b := range p.Breaches {
+		if b.Guard == History {
+			lines = append(lines, b.String())
+			continue
+		}
 		lines = append(lines, fmt.Sprintf("%s: %d of %s would be retired, and the guard allows %s", code(b.Guard), b.Retire, plural(b.Of, "guest"), percent(b.Allowed)))
 	}
 	word := "Past a guard"

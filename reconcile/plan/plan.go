@@ -197,15 +197,21 @@ type Lease struct {
 	Cap      time.Time `json:"cap"`      // the latest that renewals can bring it to
 }
 
+// History is the guard that every fleet has: a revision that is followed must descend from the one in force.
+const History = "history"
+
 // Breach is a guard that a revision is past.
 type Breach struct {
-	Guard   string  `json:"guard"`  // "fleet" or "pool.NAME"
+	Guard   string  `json:"guard"`  // "fleet", "pool.NAME" or "history"; the numbers are zero of the last
 	Retire  int     `json:"retire"` // guests that go without another in their place
 	Of      int     `json:"of"`     // guests that there are
 	Allowed float64 `json:"allowed"`
 }
 
 func (b Breach) String() string {
+	if b.Guard == History {
+		return "history: the revision does not descend from the one in force"
+	}
 	return fmt.Sprintf("%s: %d of %s would be retired, and guard { max_retire } allows %s", b.Guard, b.Retire, plural(b.Of, "guest"), percent(b.Allowed))
 }
 
