@@ -33,6 +33,8 @@ need ssh openssh-client
 need ssh-keygen openssh-client
 need sftp openssh-client
 need unshare util-linux
+need curl curl # with jq, what CI jobs post their comments with
+need jq jq
 
 command -v terraform >/dev/null || [ -x "$bin/terraform" ] || {
 	echo "install: Terraform $terraform, from releases.hashicorp.com" >&2
