@@ -224,6 +224,7 @@ func (l *Loop) tick(ctx context.Context) error {
 	if errors.Is(err, lease.ErrUnavailable) {
 		l.storeErr, l.ready = err, false // what was cut short is mended first
 	}
+	l.fleetConditions(condition.Status{Revision: l.fleet.Revision}) // so that they know since when
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && (before == nil || before.Error() != err.Error()):

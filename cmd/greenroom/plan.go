@@ -107,7 +107,7 @@ func outline(p plan.Plan) string {
 	case p.Phase != plan.Ready:
 		return ""
 	case p.Held():
-		return "past a guard: " + p.Summary.String()
+		return "held: " + p.Summary.String()
 	}
 	return p.Summary.String()
 }

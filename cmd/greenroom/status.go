@@ -49,6 +49,9 @@ func statusTable(w *tabwriter.Writer, st client.Status) {
 	cacheTable(w, st.Caches)
 }
 
+// faultLines is how much of a fault is shown at once.
+const faultLines = 30
+
 // specRows tell what is in force, and why nothing newer is.
 func specRows(w *tabwriter.Writer, st condition.Status) {
 	inForce := "nothing is in force yet, from " + st.Source
@@ -68,7 +71,14 @@ func specRows(w *tabwriter.Writer, st condition.Status) {
 		found += ", found " + ago(f.Since)
 	}
 	label := map[bool]string{true: "HELD", false: "FAULT"}[f.Held()]
-	row(w, label, fmt.Sprintf("%s (%s): %s", what, found, firstLine(f.Message)))
+	lines := strings.Split(strings.TrimSpace(f.Message), "\n")
+	row(w, label, fmt.Sprintf("%s (%s): %s", what, found, plan.Clean(lines[0])))
+	for _, line := range lines[1:min(len(lines), faultLines)] {
+		row(w, " ", plan.Clean(line))
+	}
+	if len(lines) > faultLines {
+		row(w, " ", fmt.Sprintf("… and %d more lines: see -o json", len(lines)-faultLines))
+	}
 	if f.Plan != "" {
 		row(w, "NEXT", fmt.Sprintf("see it with \"greenroom plan show %s\"; an admin lets it come into force with \"greenroom plan approve %s\"", f.Plan, f.Plan))
 	}

@@ -24,7 +24,8 @@ func TestTheStatusSaysWhatIsInForceAndWhyNothingNewerIs(t *testing.T) {
 		"a bad revision": {
 			old, &condition.Fault{Reason: condition.SpecInvalid, Revision: newer, Message: "2 faults:\nError: x", Since: since},
 			"SPEC   0123456789ab from fleet.git, came into force 1h30m0s ago\n" +
-				"FAULT  the newer revision fedcba987654 is not in force (SpecInvalid, found 1h30m0s ago): 2 faults:\n",
+				"FAULT  the newer revision fedcba987654 is not in force (SpecInvalid, found 1h30m0s ago): 2 faults:\n" +
+				"       Error: x\n",
 		},
 		"a remote that is away at the start": {
 			"", &condition.Fault{Reason: condition.Unreachable, Message: "connection refused"},
