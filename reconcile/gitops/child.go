@@ -152,6 +152,8 @@ func died(ctx context.Context, t task, last answer, err error, stderr string) *c
 		fault.Message = fmt.Sprintf("the specs declare more than the %d MiB that a fleet may take; make scripts and variables smaller", maxAnswer>>20)
 	case outOfMemory(stderr) && last.Reading:
 		fault.Message = fmt.Sprintf("the specs need more than %d MiB of memory to be read; look for expressions that repeat each other (for, range, format)", memoryLimit>>20)
+	case last.Reading && ctx.Err() == nil && killed(err):
+		fault.Message = "the process that reads the specs was killed, most likely by the system for want of memory; look for expressions that repeat each other (for, range, format)"
 	case outOfMemory(stderr):
 		fault.Message = fmt.Sprintf("the repository needs more than %d MiB of memory to be read; keep specs in a repository of their own, without large files", memoryLimit>>20)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && (last.Reading || t.Git == nil):
@@ -168,6 +170,15 @@ func died(ctx context.Context, t task, last answer, err error, stderr string) *c
 // outOfMemory knows the words in which Go says so at the end of a process.
 func outOfMemory(stderr string) bool {
 	return strings.Contains(stderr, "out of memory") || strings.Contains(stderr, "cannot allocate memory") || strings.Contains(stderr, "failed to create new OS thread")
+}
+
+func killed(err error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 func firstLine(text string) string {

@@ -3,6 +3,7 @@ package gitops
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -134,6 +135,32 @@ func peak(t *testing.T) int {
 	kib, err := strconv.Atoi(strings.Fields(rest)[0])
 	noError(t, err)
 	return kib
+}
+
+func TestAPackBeyondTheLimitIsAFault(t *testing.T) {
+	repo := gitopstest.New(t)
+	random := make([]byte, 1<<20)
+	_, err := rand.Read(random)
+	noError(t, err)
+	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1"), "large": string(random)})
+	f := open(t, Options{Source: repo.Serve().URL})
+	f.o.Self, f.o.ReaderArgs = "/bin/sh", []string{"-c", "ulimit -f 100; exec " + f.o.Self + " reader"}
+	mustFault(t, f.Read(t.Context(), ""), condition.TooLarge, "4 GiB")
+}
+
+func TestAChildThatIsKilledIsAFault(t *testing.T) {
+	f := archiveSource(t)
+	said := filepath.Join(t.TempDir(), "said")
+	file, err := os.Create(said)
+	noError(t, err)
+	noError(t, gob.NewEncoder(file).Encode(answer{Reading: true, Name: "x"}))
+	noError(t, file.Close())
+	f.o.Self, f.o.ReaderArgs = "/bin/sh", []string{"-c", "cat " + said + "; kill -9 $$"}
+	r := f.Archive(t.Context(), pack(t), nil)
+	mustFault(t, r, condition.TooLarge, "want of memory")
+	if r.Fault.Revision != "x" {
+		t.Errorf("%+v", r.Fault)
+	}
 }
 
 func TestAFleetThatIsTooLongToBeToldIsAFault(t *testing.T) {

@@ -75,7 +75,7 @@ func TestAnEditorsWayOfSavingIsOneChange(t *testing.T) {
 
 func TestAnIdleDirectoryStartsNoProcess(t *testing.T) {
 	dir := specsDir(t)
-	f := follow(t, Options{Source: dir, Every: 5 * time.Millisecond})
+	f := follow(t, Options{Source: dir, Every: 20 * time.Millisecond})
 	f.good("")
 	f.quiet()
 	before := f.asked.Load()

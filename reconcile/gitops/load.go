@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -76,7 +77,11 @@ func (o reading) module(fsys fs.FS, p *specs.Pool, in *inputs, seen sums) hcl.Di
 	} else {
 		name = path.Clean(name)
 	}
-	if _, done := seen.modules[name]; !done {
+	if digest, done := seen.modules[name]; done && o.store != "" && digest != unreadable {
+		p.ModuleDir = filepath.Join(o.store, digest)
+		return nil
+	}
+	if !slices.Contains(in.Modules, name) {
 		in.Modules = append(in.Modules, name)
 	}
 	digest, err := o.keep(moduleFS(fsys, name))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/gob"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,17 +63,22 @@ func (t task) do(ctx context.Context, say func(answer) error) answer {
 func confine() error {
 	debug.SetMemoryLimit(memoryLimit * 3 / 4)
 	signal.Ignore(unix.SIGXFSZ) // a write beyond the limit is an error then, and not the end
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: fileLimit, Max: fileLimit}); err != nil {
-		return fmt.Errorf("limiting the size of files: %w", err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbidding core dumps: %w", err)
-	}
-	if used, err := dataSize(); err != nil || used >= memoryLimit {
+	used, err := dataSize()
+	if err = errors.Join(err, lower(unix.RLIMIT_FSIZE, fileLimit), lower(unix.RLIMIT_CORE, 0)); err != nil || used >= memoryLimit {
 		return err
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: memoryLimit, Max: memoryLimit}); err != nil {
-		return fmt.Errorf("limiting the memory: %w", err)
+	return lower(unix.RLIMIT_DATA, memoryLimit)
+}
+
+// lower sets a limit, unless there is a lower one already.
+func lower(resource int, limit uint64) error {
+	var now unix.Rlimit
+	err := unix.Getrlimit(resource, &now)
+	if err == nil && now.Cur > limit {
+		err = unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: min(limit, now.Max)})
+	}
+	if err != nil {
+		return fmt.Errorf("setting limit %d: %w", resource, err)
 	}
 	return nil
 }
