@@ -124,7 +124,7 @@ func between(before, after map[string]lease.Guest) reality {
 }
 
 // said is what a plan says of one act. Where only the number of those that go is known, the names are taken from reality.
-func said(p plan.Plan, when string, real reality) reality {
+func said(p plan.Plan, when string, happened reality) reality {
 	r := reality{Came: map[[2]string]int{}}
 	some := map[string]int{}
 	for _, g := range p.Guests {
@@ -146,7 +146,7 @@ func said(p plan.Plan, when string, real reality) reality {
 			r.Gone = append(r.Gone, fmt.Sprintf("%s.%d", g.Guest, g.Incarnation))
 		}
 	}
-	for _, name := range real.Gone {
+	for _, name := range happened.Gone {
 		pool := name[:strings.LastIndexByte(name, '-')]
 		if some[pool] > 0 && !slices.Contains(r.Gone, name) {
 			some[pool]--
@@ -242,8 +242,8 @@ func TestWhatAPreviewSaysIsWhatHappens(t *testing.T) {
 			}
 			h.write(spec)
 			during := h.comesTrue(p, plan.Now, before)
-			real := between(before, during)
-			for _, name := range real.Gone {
+			happened := between(before, during)
+			for _, name := range happened.Gone {
 				if guest := name[:strings.LastIndexByte(name, '.')]; tf["delete "+guest]+tf["replace "+guest] == 0 {
 					t.Errorf("%s has gone, and Terraform's plan does not say so: %v", name, tf)
 				}
@@ -265,8 +265,8 @@ func (h *house) comesTrue(p plan.Plan, when string, before map[string]lease.Gues
 	for range 2 { // what comes true must stay true
 		h.until(fmt.Sprintf("what the plan says of %s (%s) has happened", when, p.Summary), func() error {
 			after = h.guests()
-			real := between(before, after)
-			if diff := cmp.Diff(said(p, when, real), real); diff != "" {
+			happened := between(before, after)
+			if diff := cmp.Diff(said(p, when, happened), happened); diff != "" {
 				return fmt.Errorf("(- said, + happened):\n%s", diff)
 			}
 			return nil
