@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"greenroom/reconcile"
 	"greenroom/reconcile/condition"
 	"greenroom/reconcile/gitops/gitopstest"
@@ -223,12 +225,13 @@ func TestAReaderEndsWhenItsParentIsGone(t *testing.T) {
 	lock, err := os.OpenFile(filepath.Join(f.o.StateDir, "source.git.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	noError(t, err)
 	defer lock.Close()
-	gitIn(t, repo.Checkout, "", "status") // git is there
+	noError(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX)) // the reader will wait
 	cmd := exec.Command(f.o.Self, "reader")
 	in, err := cmd.StdinPipe()
 	noError(t, err)
 	noError(t, cmd.Start())
-	noError(t, gob.NewEncoder(in).Encode(task{Git: &gitTask{Address: address{Scheme: "ssh"}}, Within: patience}))
+	git := f.gitTask()
+	noError(t, gob.NewEncoder(in).Encode(task{Git: &git, Within: patience}))
 	noError(t, in.Close())
 	if err := cmd.Wait(); err == nil {
 		t.Error("the reader has done its task, for nobody")

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"greenroom/reconcile/condition"
@@ -87,7 +88,9 @@ func TestADamagedCloneIsMadeAnewAndSaidSo(t *testing.T) {
 			noError(t, os.RemoveAll(clone))
 			other := gitopstest.New(t)
 			other.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
-			mustGood(t, open(t, Options{Source: other.FileURL(), StateDir: filepath.Dir(clone)}).Read(t.Context(), ""))
+			f := follow(t, Options{Source: other.FileURL(), StateDir: filepath.Dir(clone)})
+			f.good("")
+			f.stop()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,6 +109,32 @@ func TestADamagedCloneIsMadeAnewAndSaidSo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAPreviewOnADamagedCloneIsMadeWithoutIt(t *testing.T) {
+	repo := gitopstest.New(t)
+	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
+	f := follow(t, Options{Source: repo.FileURL() + "?ref=main", Every: slow})
+	f.good("")
+	clone := filepath.Join(f.o.StateDir, "source.git")
+	for _, name := range packs(t, clone, "pack") {
+		noError(t, os.Chmod(name, 0o600))
+		noError(t, os.Truncate(name, 40))
+	}
+	mustGood(t, f.Read(t.Context(), "main"))
+	if text := f.log.String(); !strings.Contains(text, "made anew") {
+		t.Errorf("the log does not say that the clone is made anew:\n%s", text)
+	}
+	f.Poke()
+	for { // until the follower has made it
+		mustGood(t, f.Read(t.Context(), "main"))
+		if _, err := os.Stat(filepath.Join(clone, followedRef)); err == nil {
+			break
+		}
+	}
+	commit := repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("2")})
+	f.Poke()
+	f.good(commit)
 }
 
 func TestTheFollowerAndPreviewsShareTheClone(t *testing.T) {
@@ -170,25 +199,35 @@ func gitIn(t *testing.T, dir, input string, args ...string) string {
 	return string(out)
 }
 
-func TestRefsOfOldPreviewsAreRemoved(t *testing.T) {
+func TestPreviewsLeaveNothingInTheClone(t *testing.T) {
 	repo := gitopstest.New(t)
 	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
-	f := open(t, Options{Source: repo.FileURL()})
-	mustGood(t, f.Read(t.Context(), "main"))
-	refs := filepath.Join(f.o.StateDir, "source.git", filepath.FromSlash(previewRefs))
-	one, err := os.ReadDir(refs)
-	noError(t, err)
-	hash, err := os.ReadFile(filepath.Join(refs, one[0].Name()))
-	noError(t, err)
-	for i := range maxPreviews + 10 {
-		write(t, filepath.Join(refs, fmt.Sprint("old", i)), string(hash))
+	repo.Git("checkout", "-q", "-b", "other")
+	other := repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("2")})
+	f := follow(t, Options{Source: repo.FileURL() + "?ref=main", Every: slow})
+	f.good("")
+	left := filepath.Join(f.o.StateDir, "source.git.previews", "left")
+	write(t, filepath.Join(left, "objects/x"), "of one that was killed\n")
+	noError(t, os.Chtimes(left, time.Now(), time.Now().Add(-hours(1))))
+	before := tree(t, filepath.Join(f.o.StateDir, "source.git"))
+	r := f.Read(t.Context(), other)
+	mustGood(t, r)
+	if d := cmp.Diff(before, tree(t, filepath.Join(f.o.StateDir, "source.git"))); d != "" {
+		t.Error(d)
 	}
-	mustGood(t, f.Read(t.Context(), "HEAD"))
-	left, err := os.ReadDir(refs)
-	noError(t, err)
-	if len(left) != maxPreviews {
-		t.Errorf("%d refs are left", len(left))
+	if d := cmp.Diff([]string{"."}, tree(t, filepath.Join(f.o.StateDir, "source.git.previews"))); d != "" {
+		t.Error(d)
 	}
+}
+
+// tree lists all names in a directory.
+func tree(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	noError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, _ fs.DirEntry, err error) error {
+		names = append(names, name)
+		return err
+	}))
+	return names
 }
 
 func TestALockThatIsHeldIsWaitedForAndNotForever(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -59,15 +58,15 @@ func (t task) do(ctx context.Context, say func(answer) error) answer {
 }
 
 // confine bounds what this process may take of the machine. The limit on data leaves out what a process has only reserved, of
-// which Go has much. A process of the race detector is beyond it from the start, and is let be.
+// which Go has much.
 func confine() error {
 	debug.SetMemoryLimit(memoryLimit * 3 / 4)
 	signal.Ignore(unix.SIGXFSZ) // a write beyond the limit is an error then, and not the end
-	used, err := dataSize()
-	if err = errors.Join(err, lower(unix.RLIMIT_FSIZE, fileLimit), lower(unix.RLIMIT_CORE, 0)); err != nil || used >= memoryLimit {
+	err := errors.Join(lower(unix.RLIMIT_FSIZE, fileLimit), lower(unix.RLIMIT_CORE, 0))
+	if raceDetector {
 		return err
 	}
-	return lower(unix.RLIMIT_DATA, memoryLimit)
+	return errors.Join(err, lower(unix.RLIMIT_DATA, memoryLimit))
 }
 
 // lower sets a limit, unless there is a lower one already.
@@ -81,20 +80,6 @@ func lower(resource int, limit uint64) error {
 		return fmt.Errorf("setting limit %d: %w", resource, err)
 	}
 	return nil
-}
-
-// dataSize is how much counts towards the limit on data already.
-func dataSize() (bytes int64, err error) {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, fmt.Errorf("looking at the memory: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(status), "\nVmData:")
-	var kib int64
-	if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
-		return 0, fmt.Errorf("looking at the memory: %w", err)
-	}
-	return kib << 10, nil
 }
 
 func (t directoryTask) do(say func(answer) error) answer {

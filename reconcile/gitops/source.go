@@ -218,8 +218,8 @@ func (s *Source) lookGit(ctx context.Context) (reconcile.Revision, bool) {
 	t := s.gitTask()
 	t.Seen, t.InForce = s.seen, s.o.InForce()
 	within := s.within.fetch
-	if _, err := os.Stat(filepath.Join(t.Clone, filepath.FromSlash(followedRef))); err != nil {
-		within = s.within.clone
+	if _, err := os.Stat(filepath.Join(t.Clone, filepath.FromSlash(followedRef))); err != nil { // none yet, or thrown away
+		within, t.Seen = s.within.clone, ""
 	}
 	a := s.ask(ctx, task{Git: &t, Within: within})
 	s.tell(a)

@@ -37,6 +37,13 @@ type Repo struct {
 func New(t testing.TB) *Repo {
 	t.Helper()
 	Isolate(t)
+	return Init(t)
+}
+
+// Init is New for a test that runs beside others and therefore cannot change the environment of them all: whoever it starts, it
+// gives an environment in which git is isolated.
+func Init(t testing.TB) *Repo {
+	t.Helper()
 	top := t.TempDir()
 	r := &Repo{Dir: filepath.Join(top, "fleet.git"), Checkout: filepath.Join(top, "checkout"), t: t}
 	run(t, top, "init", "-q", "--bare", "-b", "main", r.Dir)
@@ -95,7 +102,7 @@ func run(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(),
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull,
 		"GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.org", "GIT_COMMITTER_NAME=Ann", "GIT_COMMITTER_EMAIL=ann@example.org",
 		"GIT_TERMINAL_PROMPT=0",
 	)
