@@ -14,7 +14,6 @@ import (
 	"greenroom/internal/ssh"
 	"greenroom/lease"
 	"greenroom/lease/client"
-	"greenroom/specs"
 )
 
 // maxListed is the most leases or requests of one cache that a list shows.
@@ -113,21 +112,21 @@ func (a *api) unheld(ctx context.Context, l lease.Lease) string {
 }
 
 func (a *api) listLeases(ctx context.Context, who lease.Caller, r request[none]) (answer, error) {
-	caches := a.Store.Fleet().AllCaches()
+	caches, err := a.Store.Caches(ctx) // those included that the specs have no more: leases there go on
 	if name := r.query("cache"); name != "" {
-		c, err := a.cache(name)
-		if err != nil {
-			return answer{}, err
-		}
-		caches = []*specs.Cache{c}
+		_, err = a.cache(name)
+		caches = []string{name}
+	}
+	if err != nil {
+		return answer{}, err
 	}
 	out := []client.Lease{}
-	for _, c := range caches {
-		active, err := a.Store.Leases(ctx, c.Name, maxListed)
+	for _, name := range caches {
+		active, err := a.Store.Leases(ctx, name, maxListed)
 		if err != nil {
 			return answer{}, err
 		}
-		queued, err := a.Store.Queue(ctx, c.Name, maxListed)
+		queued, err := a.Store.Queue(ctx, name, maxListed)
 		if err != nil {
 			return answer{}, err
 		}

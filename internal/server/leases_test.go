@@ -11,6 +11,7 @@ import (
 	"greenroom/internal/ssh"
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/specs"
 )
 
 func TestALeaseIsGrantedRenewedAndReleased(t *testing.T) {
@@ -162,6 +163,20 @@ func TestLeasesAreListedToTheirOwnersOnly(t *testing.T) {
 				h.t.Errorf("%d in the queue, want %d", len(queue.Leases), want/2)
 			}
 		}
+	})
+}
+
+func TestLeasesOfACacheThatTheSpecsHaveNoMoreAreListed(t *testing.T) {
+	eachHouse(t, func(h *house) {
+		h.shelve("ci")
+		l := h.acquire(h.user, client.Request{Cache: "ci"})
+		h.must(h.store.Adopt(h.t.Context(), &specs.Fleet{Revision: "empty"}))
+		list := ask[struct{ Leases []client.Lease }](h, 200, sent{token: h.admin, method: "GET", path: "/v1/leases"})
+		if len(list.Leases) != 1 || list.Leases[0].ID != l.ID {
+			h.t.Errorf("listed: %+v", list.Leases)
+		}
+		h.refused(404, "unknown_cache", sent{token: h.admin, method: "GET", path: "/v1/leases?cache=ci"})
+		ask[client.Lease](h, 200, sent{token: h.user, method: "DELETE", path: "/v1/leases/" + l.ID})
 	})
 }
 
