@@ -62,7 +62,7 @@ func of(expression string) map[string]string {
 }
 
 const (
-	large   = `[for a in range(100) : [for b in range(100) : "${file("much.txt")}${a}${b}"]]`
+	large   = `[for a in range(100) : [for b in range(100) : file("much.txt")]]`
 	endless = `[for a in range(1000) : [for b in range(1000) : [for c in range(1000) : c if c < 0]]]`
 )
 

@@ -64,7 +64,7 @@ func (l *logbook) String() string {
 }
 
 // testDeadline is short, but long enough for a child to start and fetch on a busy machine.
-const testDeadline = 5 * time.Second
+const testDeadline = 3 * time.Second
 
 // open opens a source whose reader is the test binary.
 func open(t *testing.T, o Options) *followed {
