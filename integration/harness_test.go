@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,10 +61,12 @@ func build(path, env, flag string) {
 
 // options of a house; the zero value is the embedded default.
 type options struct {
-	raced bool     // run the server with the race detector
-	redis string   // URL; empty: the embedded store
-	args  []string // more flags of serve
-	dir   string   // instead of a temporary one
+	raced  bool     // run the server with the race detector
+	redis  string   // URL; empty: the embedded store
+	source string   // of the specs, instead of the house's own directory
+	args   []string // more flags of serve
+	env    []string // more of the server's environment
+	dir    string   // instead of a temporary one
 }
 
 // house is one server with its directories and what lives in them.
@@ -105,6 +108,20 @@ func noError(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// part runs a part of the test as a test of its own, in which the house speaks.
+func (h *house) part(name string, do func(t *testing.T)) {
+	h.Helper()
+	whole := h.T
+	ok := whole.Run(name, func(t *testing.T) {
+		h.T = t
+		defer func() { h.T = whole }()
+		do(t)
+	})
+	if !ok {
+		whole.FailNow() // the next part begins where this one should have ended
 	}
 }
 
@@ -193,9 +210,10 @@ func (l *logbook) more(n int, limit time.Duration) {
 // launch starts a server without waiting for it to serve.
 func (h *house) launch() *server {
 	h.Helper()
-	args := append([]string{"serve", "--state-dir", h.path("state"), "--specs", h.path("specs"), "--listen", "127.0.0.1:0"}, h.args...)
+	specs := cmp.Or(h.source, h.path("specs"))
+	args := append([]string{"serve", "--state-dir", h.path("state"), "--specs", specs, "--listen", "127.0.0.1:0"}, h.args...)
 	s := &server{cmd: exec.Command(h.binary(), args...), ended: make(chan struct{})}
-	s.cmd.Env = h.environ()
+	s.cmd.Env = append(h.environ(), h.env...)
 	s.cmd.Stderr = &s.log
 	noError(h, s.cmd.Start())
 	go func() {
@@ -210,7 +228,7 @@ func (h *house) environ() []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "GREENROOM_") || strings.HasPrefix(v, "TF_")
 	})
-	env = append(env, "GREENROOM_STATE_DIR="+h.path("state"), "GORACE=atexit_sleep_ms=0")
+	env = append(env, "GREENROOM_STATE_DIR="+h.path("state"), "GORACE=atexit_sleep_ms=0", "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull)
 	if h.redis != "" {
 		env = append(env, "GREENROOM_REDIS_URL="+h.redis)
 	}

@@ -109,13 +109,19 @@ func (h *house) tellLog() {
 	}
 }
 
-// retireAll empties the fleet, as its owner would.
+// retireAll empties the fleet, as its owner would. A house that follows another source than its own directory comes back to that.
 func (h *house) retireAll() {
 	h.Helper()
+	if h.source != "" && h.server != nil {
+		h.stop()
+	}
+	if h.source != "" {
+		h.source, h.args = "", nil
+	}
+	h.writeText("")
 	if h.server == nil {
 		h.start()
 	}
-	h.writeText("")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := eventually(patience, func() error {

@@ -32,6 +32,11 @@ func (h *house) call(token, method, path, body string) answered {
 	if token != "none" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	return h.send(req)
+}
+
+func (h *house) send(req *http.Request) answered {
+	h.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Do(req)
 	noError(h, err)
