@@ -141,7 +141,14 @@ func (a *api) listQueue(ctx context.Context, who lease.Caller, r request[none]) 
 		return answer{}, err
 	}
 	queued, err := a.Store.Queue(ctx, c.Name, maxListed)
-	return answer{body: map[string]any{"leases": outlines(who, queued)}}, err
+	out := outlines(who, queued)
+	if len(out) > 0 {
+		why := a.why(ctx, c.Name)
+		for i := range out {
+			out[i].Reason = why
+		}
+	}
+	return answer{body: map[string]any{"leases": out}}, err
 }
 
 // outlines leaves out what belongs to others.
@@ -193,11 +200,15 @@ func (a *api) lease(ctx context.Context, who lease.Caller, l lease.Lease, key st
 }
 
 func (a *api) reason(ctx context.Context, l lease.Lease) string {
-	why := "no guest is ready"
-	if a.Reconciler != nil {
-		why = a.Reconciler.Explain(ctx, l.Cache)
+	return fmt.Sprintf("you are %s: %s", client.Ordinal(l.Position), a.why(ctx, l.Cache))
+}
+
+// why says what the requests in a cache's queue wait for.
+func (a *api) why(ctx context.Context, cache string) string {
+	if a.Reconciler == nil {
+		return "no guest is ready"
 	}
-	return fmt.Sprintf("you are %s: %s", client.Ordinal(l.Position), why)
+	return a.Reconciler.Explain(ctx, cache)
 }
 
 // certificate lets the holder of key into the guest until the lease is over.

@@ -159,8 +159,8 @@ func TestLeasesAreListedToTheirOwnersOnly(t *testing.T) {
 				}
 			}
 			queue := ask[struct{ Leases []client.Lease }](h, 200, sent{token: token, method: "GET", path: "/v1/caches/ci/queue"})
-			if len(queue.Leases) != want/2 || want > 0 && queue.Leases[0].Position != 1 {
-				h.t.Errorf("%d in the queue, want %d", len(queue.Leases), want/2)
+			if len(queue.Leases) != want/2 || want > 0 && (queue.Leases[0].Position != 1 || queue.Leases[0].Reason != "every guest of cache ci is leased") {
+				h.t.Errorf("the queue is %+v, want %d", queue.Leases, want/2)
 			}
 		}
 	})
