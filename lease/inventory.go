@@ -202,7 +202,11 @@ func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) 
 		after.State = Gone
 		err = s.freeSlot(ctx, g.Pool, g.Slot)
 	}
-	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State})
+	told := Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State}
+	if ordered := ms(text(reply[3])); !ordered.IsZero() {
+		told.Ordered, told.Ready = ordered, after.Since
+	}
+	s.tell(told)
 	if handed := text(reply[2]); handed != "" {
 		s.announce(ctx, g.Cache, handed)
 	}

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,14 +43,56 @@ type Override struct {
 
 // Stock reads one cache: its pools are those of the settings in force and those that it ever had a guest of.
 func (s *Store) Stock(ctx context.Context, cache string) (Stock, error) {
+	all, err := s.Stocks(ctx, cache)
+	if err != nil {
+		return Stock{}, err
+	}
+	return all[0], nil
+}
+
+// Stocks reads some caches, all or none, in one round trip however many they are.
+func (s *Store) Stocks(ctx context.Context, caches ...string) ([]Stock, error) {
+	if len(caches) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	replies, err := s.stocks(ctx, caches, (*redis.Script).EvalShaRO)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline can't send the text only where it is wanted
+		replies, err = s.stocks(ctx, caches, (*redis.Script).EvalRO)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what the caches have: %w", outage(err))
+	}
+	out := make([]Stock, len(caches))
+	for i, cache := range caches {
+		reply, err := replies[i].Slice()
+		if err != nil {
+			return nil, fmt.Errorf("reading what cache %s has: %w", cache, err)
+		}
+		out[i] = parseStock(cache, reply)
+	}
+	return out, nil
+}
+
+type evaluation = func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd
+
+func (s *Store) stocks(ctx context.Context, caches []string, evaluate evaluation) ([]*redis.Cmd, error) {
 	args := make([]any, len(States))
 	for i, state := range States {
 		args[i] = string(state)
 	}
-	reply, err := s.run(ctx, "stock", cache, args...)
-	if err != nil {
-		return Stock{}, err
-	}
+	cmds := make([]*redis.Cmd, len(caches))
+	_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, cache := range caches {
+			cmds[i] = evaluate(s.scripts["stock"], ctx, pipe, []string{s.base(cache)}, args...)
+		}
+		return nil
+	})
+	return cmds, err
+}
+
+func parseStock(cache string, reply []any) Stock {
 	number := func(i int) int { n, _ := strconv.Atoi(text(reply[i])); return n }
 	st := Stock{
 		Cache: cache, Counts: map[string]map[State]int{}, Queue: number(1), Oldest: ms(text(reply[2])), Leases: number(3),
@@ -67,7 +110,7 @@ func (s *Store) Stock(ctx context.Context, cache string) (Stock, error) {
 		}
 		st.Counts[text(cells[0])] = counts
 	}
-	return st, nil
+	return st
 }
 
 func parseOverride(f map[string]string) *Override {

@@ -53,6 +53,9 @@ type Change struct {
 	Guest string // GuestMoved
 	State State  // GuestMoved
 	Lease *Lease // Granted, LeaseEnded
+
+	// Ordered and Ready are set where a guest that was on order is first shelved or leased: since when it was, and this time.
+	Ordered, Ready time.Time
 }
 
 // Store is the inventory and the leases in one Redis. Its methods may be called concurrently.
@@ -91,7 +94,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	return s
 }
 
-// readOnly is the one script that only looks.
+// readOnly is the one script that only looks; it stands without the library, see Stocks.
 const readOnly = "stock"
 
 func loadScripts() map[string]*redis.Script {
@@ -129,11 +132,7 @@ func (s *Store) global(name string) string { return s.options.Prefix + ":" + nam
 func (s *Store) run(ctx context.Context, script, cache string, args ...any) ([]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	run := s.scripts[script].Run
-	if script == readOnly {
-		run = s.scripts[script].RunRO
-	}
-	reply, err := run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
+	reply, err := s.scripts[script].Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("%s in cache %s: %w", script, cache, outage(err))
 	}

@@ -60,6 +60,18 @@ local function event(g, to, actor, reason, detail)
     'from', g.state, 'to', to, 'actor', actor, 'lease', g.lease or '', 'reason', reason, 'detail', detail)
 end
 
+-- on_order notes since when a guest is on order: from planned or replacing, whatever fails on the way, until it is first shelved
+-- or leased. In that step g.since_order tells. Keeping it aside ends the order, too.
+local function on_order(g, to)
+  local ordered = (g.ordered or '') ~= ''
+  if to == 'planned' or to == 'replacing' then
+    if not ordered then redis.call('HSET', guest_key(g.name), 'ordered', now) end
+  elseif ordered and (to == 'shelved' or to == 'leased' or to == 'held') then
+    redis.call('HDEL', guest_key(g.name), 'ordered')
+    if to ~= 'held' then g.since_order = g.ordered end
+  end
+end
+
 -- move is the only place where a guest changes its state. fields: a flat list of what else to set.
 local function move(g, to, actor, reason, detail, fields)
   event(g, to, actor, reason or '', detail or '')
@@ -68,6 +80,7 @@ local function move(g, to, actor, reason, detail, fields)
   if g.state == 'quarantined' then redis.call('ZREM', base .. ':quarantine', g.name) end
   redis.call('ZADD', index(g.pool, to), now, g.name)
   redis.call('HSET', guest_key(g.name), 'state', to, 'since', now, 'reason', reason or '', unpack(fields or {}))
+  on_order(g, to)
   g.state = to
 end
 

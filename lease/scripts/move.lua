@@ -1,7 +1,8 @@
 -- move.lua: one compare-and-set step of a guest.
 -- ARGV   1 name  2 incarnation (0: any)  3 states it may be in (comma list)  4 state to go to  5 actor  6 reason  7 detail
 --        8 run that must have it claimed (empty: any)  9 fencing token of the writer (0: none)  10... fields to set, in pairs
--- Result ok, guest, lease that it was handed to  |  unknown | leased | budget | conflict, state, incarnation
+-- Result ok, guest, lease that it was handed to, since when it was on order (ms) if it is ready by this, else 0
+--        |  unknown | leased | budget | conflict, state, incarnation
 -- Invariant: never out of leased, never into it but by hand_over; a writer is refused once a later one has moved the guest.
 local g = guest_of(ARGV[1])
 if not g then return { 'unknown' } end
@@ -29,11 +30,11 @@ if to == 'gone' then
   redis.call('SREM', base .. ':guests', g.name)
   redis.call('DEL', guest_key(g.name))
   if ARGV[6] ~= '' then count('removals:' .. ARGV[6]) end
-  return { 'ok', {}, '' }
+  return { 'ok', {}, '', '0' }
 elseif to == 'shelved' and not p then move(g, 'tainted', ARGV[5], 'removed', ARGV[7])
 elseif to == 'shelved' then handed = shelve(g, p, ARGV[5], fresh, ARGV[7])
 elseif to == 'held' then
   move(g, to, ARGV[5], ARGV[6], ARGV[7])
   redis.call('ZADD', base .. ':holds', g['until'], g.name) -- after move, which ends the hold of a held one
 else move(g, to, ARGV[5], ARGV[6], ARGV[7], to == 'booting' and { 'born', now } or nil) end
-return { 'ok', redis.call('HGETALL', guest_key(g.name)), handed or '' }
+return { 'ok', redis.call('HGETALL', guest_key(g.name)), handed or '', g.since_order or '0' }
