@@ -495,17 +495,22 @@ func parseGuest(f map[string]string) Guest {
 
 // Events returns the newest n entries of a guest's history, newest first, from every cache that its slot was in.
 func (s *Store) Events(ctx context.Context, name string, n int) ([]Event, error) {
-	if _, _, err := ParseGuestName(name); err != nil {
-		return nil, err
-	}
 	caches, err := s.Caches(ctx)
 	if err != nil {
+		return nil, err
+	}
+	return s.EventsIn(ctx, name, n, caches...)
+}
+
+// EventsIn is Events of the time that the guest was in some caches.
+func (s *Store) EventsIn(ctx context.Context, name string, n int, caches ...string) ([]Event, error) {
+	if _, _, err := ParseGuestName(name); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	cmds := make([]*redis.XMessageSliceCmd, len(caches))
-	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, c := range caches {
 			cmds[i] = pipe.XRevRangeN(ctx, s.base(c)+":events:"+name, "+", "-", int64(n))
 		}

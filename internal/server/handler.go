@@ -83,6 +83,7 @@ type answer struct {
 	status   int
 	location string
 	body     any
+	stream   func(w http.ResponseWriter) // writes the answer itself, for as long as it likes; nil: body is all
 }
 
 // handler is one call of the API. The caller's identity is an argument, so that no call can forget to ask for it.
@@ -97,6 +98,10 @@ func handle[In any](a *api, who access, h handler[In]) http.Handler {
 		out, err := call(ctx, a, who, h, w, r)
 		if err != nil {
 			a.fail(w, r, err)
+			return
+		}
+		if out.stream != nil {
+			out.stream(w)
 			return
 		}
 		if out.location != "" {

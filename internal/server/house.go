@@ -75,7 +75,13 @@ func (s *Server) gitops(o Options, loop *reconcile.Loop) error {
 	if len(o.HookSecret) > 0 {
 		s.parts.Hooks = hooks
 	}
-	follow := func(ctx context.Context) error { return source.Follow(ctx, loop.Offer) }
+	offer := func(r reconcile.Revision) {
+		if r.Fault != nil {
+			s.parts.Feed.Fault(*r.Fault)
+		}
+		loop.Offer(r)
+	}
+	follow := func(ctx context.Context) error { return source.Follow(ctx, offer) }
 	s.members = append(s.members, follow, s.awake(s.plans.Run))
 	return nil
 }
@@ -100,6 +106,7 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 		return nil, err
 	}
 	moved := func() {
+		s.parts.Feed.InForce(s.parts.Store.Fleet().Revision)
 		if s.plans != nil { // there are none where no specs are followed: the fleet is that of the last time
 			s.plans.Moved()
 		}

@@ -148,6 +148,8 @@ func newHouse(t *testing.T, rdb redis.UniversalClient) *house {
 		Authority: ssh.Authority{Key: key}, Tokens: tokens, Changes: changes,
 		Log: slog.New(slog.NewTextHandler(h.logs, nil)), Outage: func() error { return h.outage },
 	}
+	h.parts.Feed = NewFeed(h.store, time.Now, nil)
+	changes.Subscribe(h.parts.Feed.Notify)
 	h.admin = h.token("root", "admin", lease.Admin, 0)
 	h.user = h.token("jenkins", "platform", lease.User, 0)
 	h.stranger = h.token("alice", "research", lease.User, 0)

@@ -67,6 +67,7 @@ func (a *api) routes(router *mux.Router) {
 	on("GET", "/v1/shards", handle(a, user, a.listShards))
 	on("GET", "/v1/status", handle(a, access{anytime: true}, a.status))
 	on("POST", "/v1/reconcile", handle(a, admin, a.reconcile))
+	on("GET", "/v1/events", handle(a, access{anytime: true}, a.feed))
 
 	on("POST", "/v1/plans", handle(a, user, a.requestPlan))
 	on("GET", "/v1/plans", handle(a, access{anytime: true}, a.listPlans))

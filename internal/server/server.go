@@ -51,6 +51,7 @@ type Parts struct {
 	Authority  ssh.Authority        // of guest certificates; without a key there are none
 	Tokens     *Tokens              // of callers
 	Changes    *Changes             // what the store tells; the metrics listen there
+	Feed       *Feed                // of Changes, and of the specs; nil: a new one
 	Registry   *prometheus.Registry // served as /metrics; nil: a new one
 	Log        *slog.Logger         // default: slog.Default()
 	Now        func() time.Time     // default: time.Now
@@ -75,6 +76,10 @@ func (p Parts) withDefaults() Parts {
 	}
 	if p.Now == nil {
 		p.Now = time.Now
+	}
+	if p.Feed == nil {
+		p.Feed = NewFeed(p.Store, p.Now, p.Closing)
+		p.Changes.Subscribe(p.Feed.Notify)
 	}
 	if p.Outage == nil {
 		p.Outage = func() error { return nil }

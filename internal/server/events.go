@@ -1,0 +1,411 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"greenroom/lease"
+	"greenroom/lease/client"
+	"greenroom/reconcile/condition"
+)
+
+const (
+	keptEvents   = 1000        // in memory
+	queuedEvents = 4096        // changes that wait to become events; what comes beyond is dropped
+	maxFollowers = 200         // of the feed, the pages' included
+	behind       = 256         // events that a follower may be late by
+	maxDetail    = 512         // bytes of an event's detail
+	lookRate     = 500         // histories read per second; past that events tell only what the change itself says
+	lookTimeout  = time.Second // of one reading
+)
+
+// Feed is what has happened in the house lately: the changes in the store, each with what the guest's own history says of
+// it, and what became of the specs. It is kept in memory only; the histories in the store are what lasts.
+//
+// The store's notifier only puts a change in line. A worker, which is there while something waits, makes events of
+// them, so that a store that answers slowly holds up nobody. Reading histories costs a busy store at most lookRate calls a
+// second.
+type Feed struct {
+	store   *lease.Store
+	now     func() time.Time
+	closing <-chan struct{}
+
+	lineMu  sync.Mutex // of what follows
+	line    []told
+	lost    int // dropped since the last event
+	working bool
+
+	mu        sync.Mutex // of what follows
+	kept      []entry    // the newest keptEvents count
+	last      int64      // id
+	gone      int64      // id of the newest that is not kept any more
+	followers map[*follower]struct{}
+	fault     string // the last spec fault, so that it is told once
+
+	second time.Time // of the worker: when the looks began to count
+	looks  int
+}
+
+// told is a change in the line, or an event that needs no more looking up.
+type told struct {
+	change lease.Change
+	event  *client.Event
+	at     time.Time
+}
+
+// entry is an event with what decides who may see it.
+type entry struct {
+	client.Event
+	owner  string // of its cache
+	hidden bool   // its cache is in force no more, so that nobody knows whose it was
+	holder string // owner of its lease
+}
+
+// NewFeed returns an empty feed; it grows by Notify. closing ends every subscription; nil: never.
+func NewFeed(store *lease.Store, now func() time.Time, closing <-chan struct{}) *Feed {
+	start := now().UnixMicro()
+	return &Feed{store: store, now: now, closing: closing, last: start, gone: start, followers: map[*follower]struct{}{}}
+}
+
+// Notify takes a change in the store. It does not block.
+func (f *Feed) Notify(c lease.Change) { f.push(told{change: c, at: f.now()}) }
+
+// InForce tells that a revision of the specs came into force.
+func (f *Feed) InForce(revision string) {
+	f.mu.Lock()
+	f.fault = ""
+	f.mu.Unlock()
+	f.push(told{event: &client.Event{Kind: client.SpecInForce, Revision: revision}, at: f.now()})
+}
+
+// Fault tells why the newest revision of the specs is bad, once.
+func (f *Feed) Fault(fault condition.Fault) {
+	f.mu.Lock()
+	again := f.fault == fault.Message
+	f.fault = fault.Message
+	f.mu.Unlock()
+	if again {
+		return
+	}
+	f.push(told{at: f.now(), event: &client.Event{
+		Kind: client.SpecFault, Revision: fault.Revision, Reason: string(fault.Reason), Detail: cut(fault.Message),
+	}})
+}
+
+func (f *Feed) push(t told) {
+	f.lineMu.Lock()
+	defer f.lineMu.Unlock()
+	if len(f.line) >= queuedEvents {
+		f.lost++
+		return
+	}
+	f.line = append(f.line, t)
+	if !f.working {
+		f.working = true
+		go f.work()
+	}
+}
+
+// work makes events of the line until nothing waits.
+func (f *Feed) work() {
+	for {
+		f.lineMu.Lock()
+		line, lost := f.line, f.lost
+		f.line, f.lost = nil, 0
+		f.working = len(line) > 0
+		f.lineMu.Unlock()
+		if len(line) == 0 {
+			return
+		}
+		for _, t := range line {
+			f.make(t)
+		}
+		if lost > 0 {
+			f.publish(entry{Event: client.Event{
+				Kind: client.EventsDropped, Time: f.now(), Reason: fmt.Sprintf("%d events are missing here: too much happened at once", lost),
+			}})
+		}
+	}
+}
+
+// make makes an event of one thing that was told.
+func (f *Feed) make(t told) {
+	if t.event != nil {
+		t.event.Time = t.at
+		f.publish(entry{Event: *t.event})
+		return
+	}
+	c := t.change
+	e := entry{Event: client.Event{Time: t.at, Kind: c.Kind, Cache: c.Cache, Guest: c.Guest, To: c.State}}
+	e.Pool, _, _ = lease.ParseGuestName(c.Guest) // a change without a guest has no pool
+	if settings := f.store.Fleet().Cache(c.Cache); settings != nil {
+		e.owner = settings.Owner
+	} else {
+		e.hidden = true
+	}
+	tell := true
+	switch c.Kind {
+	case lease.Granted, lease.LeaseEnded:
+		f.leased(&e, c.Lease)
+	case lease.GuestMoved:
+		tell = f.moved(&e)
+	case lease.CacheToggle:
+		f.toggled(&e)
+	}
+	if tell {
+		f.publish(e)
+	}
+}
+
+// leased fills in what a lease says, which is all there is to say of a hit.
+func (f *Feed) leased(e *entry, l *lease.Lease) {
+	if l == nil {
+		return
+	}
+	e.Lease, e.By, e.holder, e.Incarnation, e.Source = l.ID, l.Holder, l.Owner, l.Incarnation, l.Source
+	if e.Kind == lease.Granted {
+		e.Time, e.To = l.Granted, lease.Leased
+		if l.Hit {
+			e.From = lease.Shelved
+		} else if h, ok := f.look(e, func(h lease.Event) bool { return h.To == lease.Leased && h.Lease == l.ID }); ok {
+			e.From = h.From
+		}
+		return
+	}
+	e.Source, e.How, e.Outcome, e.Time = "", l.How, l.Outcome, l.EndedAt
+	if l.Guest == "" {
+		return
+	}
+	e.From = lease.Leased
+	if h, ok := f.look(e, func(h lease.Event) bool { return h.From == lease.Leased && h.To != lease.Leased && h.Lease == l.ID }); ok {
+		e.To, e.Reason = h.To, h.Reason
+	}
+}
+
+// moved fills in what the guest's history says of a move; false: it is told otherwise, or was told before.
+func (f *Feed) moved(e *entry) bool {
+	h, ok := f.look(e, func(h lease.Event) bool { return h.To == e.To })
+	if !ok {
+		return e.To != lease.Leased // a grant, which is told as such
+	}
+	if e.To == lease.Leased && h.Reason == "" {
+		return false
+	}
+	e.Time, e.Incarnation, e.From, e.Reason, e.Detail = h.Time, h.Incarnation, h.From, h.Reason, cut(h.Detail)
+	if e.To != lease.Leased || h.From == lease.Leased { // else the actor is a holder
+		e.By = h.Actor
+	}
+	return !f.known(e.Event)
+}
+
+func (f *Feed) toggled(e *entry) {
+	e.How = "as the spec says"
+	if !f.mayLook() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	st, err := f.store.Stock(ctx, e.Cache)
+	switch {
+	case err != nil:
+		e.How = ""
+	case st.Override != nil:
+		e.How = map[bool]string{true: "enabled", false: "disabled"}[st.Override.Enabled]
+		e.By, e.Reason = st.Override.By, st.Override.Reason
+	}
+}
+
+// look finds the newest entry of a guest's history that fits, among the last few.
+func (f *Feed) look(e *entry, fits func(lease.Event) bool) (lease.Event, bool) {
+	if !f.mayLook() {
+		return lease.Event{}, false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	history, err := f.store.EventsIn(ctx, e.Guest, 8, e.Cache)
+	if i := slices.IndexFunc(history, fits); err == nil && i >= 0 {
+		return history[i], true
+	}
+	return lease.Event{}, false
+}
+
+// mayLook keeps the worker's calls on the store within lookRate.
+func (f *Feed) mayLook() bool {
+	if now := f.now(); now.Sub(f.second) >= time.Second {
+		f.second, f.looks = now, 0
+	}
+	f.looks++
+	return f.looks <= lookRate
+}
+
+// known tells whether the feed has told of a move: an order that is given twice is one move.
+func (f *Feed) known(e client.Event) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.kept, func(old entry) bool {
+		return old.Guest == e.Guest && old.Kind == e.Kind && old.Time.Equal(e.Time) && old.From == e.From && old.To == e.To
+	})
+}
+
+func cut(s string) string {
+	if len(s) <= maxDetail {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxDetail], "") + "…"
+}
+
+// publish gives an event its number, keeps it and hands it to every follower.
+func (f *Feed) publish(e entry) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e.ID = max(f.last+1, f.now().UnixMicro())
+	e.Time = e.Time.UTC()
+	f.last = e.ID
+	f.kept = append(f.kept, e)
+	if n := len(f.kept); n >= 2*keptEvents {
+		f.kept = slices.Clone(f.kept[n-keptEvents:])
+	}
+	if n := len(f.kept) - keptEvents; n > 0 {
+		f.gone = f.kept[n-1].ID
+	}
+	for to := range f.followers {
+		f.send(to, e)
+	}
+}
+
+// seenBy returns the event as who may see it; false: not at all.
+func (e entry) seenBy(who lease.Caller) (client.Event, bool) {
+	out := e.Event
+	all := who.Role == lease.Admin || who.Role == lease.System
+	own := e.holder != "" && e.holder == who.Owner
+	switch {
+	case all:
+		return out, true
+	case e.Cache != "" && !own && (e.hidden || !who.May(e.owner)):
+		return client.Event{}, false
+	}
+	if e.Kind != client.SpecFault {
+		out.Detail = ""
+	}
+	if e.Lease != "" && !own {
+		out.Lease, out.By = "", ""
+	}
+	return out, true
+}
+
+// wants tells whether a filter chooses the event. What says that events are missing is for everybody.
+func wants(by client.EventFilter, e client.Event) bool {
+	fits := func(want, have string) bool { return want == "" || want == have }
+	return e.ID > by.After &&
+		(e.Kind == client.EventsDropped || fits(by.Guest, e.Guest) && fits(by.Cache, e.Cache) && fits(by.Pool, e.Pool))
+}
+
+// List returns the newest of the events that who may see, oldest first; at most by.Number.
+func (f *Feed) List(who lease.Caller, by client.EventFilter) client.Feed {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := f.since(who, by)
+	n := cmp.Or(by.Number, keptEvents)
+	return client.Feed{Events: out[max(0, len(out)-n):], Last: f.last}
+}
+
+// since needs f.mu. It begins with a word on what is missing.
+func (f *Feed) since(who lease.Caller, by client.EventFilter) []client.Event {
+	out := []client.Event{}
+	if by.After > 0 && by.After < f.gone {
+		out = append(out, client.Event{
+			ID: f.gone, Time: f.now().UTC(), Kind: client.EventsDropped, Reason: "events are missing here: the server keeps the last " + fmt.Sprint(keptEvents) + " since its start",
+		})
+	}
+	for _, e := range f.kept[max(0, len(f.kept)-keptEvents):] {
+		if seen, ok := e.seenBy(who); ok && wants(by, seen) {
+			out = append(out, seen)
+		}
+	}
+	return out
+}
+
+// follower is one subscription. Its channel has room for one more than behind: the last word.
+type follower struct {
+	who    lease.Caller
+	by     client.EventFilter
+	events chan client.Event
+	sent   int64 // id of the newest event that it was given, or that is not for it
+}
+
+// send needs f.mu. A follower that is too far behind is told so and dropped.
+func (f *Feed) send(to *follower, e entry) {
+	seen, ok := e.seenBy(to.who)
+	if !ok || !wants(to.by, seen) {
+		return
+	}
+	if len(to.events) < behind {
+		to.events <- seen
+		to.sent = e.ID
+		return
+	}
+	f.drop(to, "too slow: more than "+fmt.Sprint(behind)+" events wait to be read; go on after this id")
+}
+
+// drop needs f.mu. It ends a subscription, with a last word unless that is empty.
+func (f *Feed) drop(to *follower, why string) {
+	if _, ok := f.followers[to]; !ok {
+		return
+	}
+	delete(f.followers, to)
+	if why != "" {
+		to.events <- client.Event{ID: to.sent, Time: f.now().UTC(), Kind: client.FeedEnded, Reason: why}
+	}
+	close(to.events)
+}
+
+var errFollowers = &fault{http.StatusServiceUnavailable, "too_many_followers", fmt.Sprintf("%d follow the events already; try again later", maxFollowers)}
+
+// Subscribe hands on the events that who may see from now on, until ctx ends or the server does, which closes the channel. A
+// reader that is too slow gets a last event FeedEnded.
+func (f *Feed) Subscribe(ctx context.Context, who lease.Caller) (<-chan client.Event, error) {
+	to, _, err := f.follow(ctx, who, client.EventFilter{})
+	if err != nil {
+		return nil, err
+	}
+	return to.events, nil
+}
+
+// follow subscribes, and returns what a filter with an After has missed.
+func (f *Feed) follow(ctx context.Context, who lease.Caller, by client.EventFilter) (*follower, []client.Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.followers) >= maxFollowers {
+		return nil, nil, errFollowers
+	}
+	var missed []client.Event
+	if by.After > 0 {
+		missed = f.since(who, by)
+	}
+	to := &follower{who: who, by: by, events: make(chan client.Event, behind+1), sent: f.last}
+	to.by.After = 0 // all that comes is newer
+	f.followers[to] = struct{}{}
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-f.closing:
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drop(to, "")
+	}()
+	return to, missed, nil
+}
+
+// reached is the id that a follower has got to, when nothing waits for it to be read.
+func (f *Feed) reached(to *follower) (int64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last, len(to.events) == 0
+}
