@@ -35,6 +35,8 @@ need sftp openssh-client
 need unshare util-linux
 need curl curl # with jq, what CI jobs post their comments with
 need jq jq
+need prometheus prometheus
+need promtool prometheus
 
 command -v terraform >/dev/null || [ -x "$bin/terraform" ] || {
 	echo "install: Terraform $terraform, from releases.hashicorp.com" >&2
