@@ -50,6 +50,7 @@ type Options struct {
 	Debounce   time.Duration // events within it make one tick; default 10ms
 	Every      time.Duration // between ticks without an event; default 10s
 	DriftEvery time.Duration // between looks for drift at one shard; default 15m
+	Reread     time.Duration // after which all of the store is read again without a notice; default 1m
 	Runs       int           // most runs at once, no more than the driver allows; default 4
 	Registry   prometheus.Registerer
 	Log        *slog.Logger
@@ -61,6 +62,8 @@ type Loop struct {
 	o       Options
 	metrics *metrics
 	wake    chan struct{}
+	view    *view     // of the store; only the loop reads it
+	next    time.Time // when something in the view turns out otherwise by time
 	runs    sync.WaitGroup
 
 	mu         sync.Mutex
@@ -83,8 +86,10 @@ type Loop struct {
 	passErr    error     // of the last pass, which changed nothing
 	failedDue  time.Time // when the first failed guest may be tried again
 	driverErr  error
-	noDriver   pause // between two looks for Terraform
-	ready      bool  // recovered and mended since the start
+	noDriver   pause     // between two looks for Terraform
+	ready      bool      // recovered and mended since the start
+	stirred    bool      // something has happened since the last pass
+	retry      time.Time // when the next thing that failed may be tried again
 }
 
 // errLooking stands until Terraform was looked for once, which takes long where it has to be installed.
@@ -100,6 +105,7 @@ func New(o Options) *Loop {
 	set(&o.Debounce, 10*time.Millisecond)
 	set(&o.Every, 10*time.Second)
 	set(&o.DriftEvery, 15*time.Minute)
+	set(&o.Reread, time.Minute)
 	if o.Runs == 0 {
 		o.Runs = 4
 	}
@@ -122,7 +128,7 @@ func New(o Options) *Loop {
 		o.Brakes = func() map[string]string { return nil }
 	}
 	return &Loop{
-		o: o, metrics: newMetrics(o.Registry), wake: make(chan struct{}, 1), fleet: &specs.Fleet{},
+		o: o, metrics: newMetrics(o.Registry), wake: make(chan struct{}, 1), fleet: &specs.Fleet{}, view: newView(),
 		driverErr: errLooking,
 		recipes:   map[string]recipe{}, faults: map[string]error{}, pools: map[string]*poolState{},
 		shards: map[string]*shardState{}, breakers: map[string]*pause{},
@@ -134,12 +140,19 @@ func (l *Loop) Wake(pools ...string) {
 	l.mu.Lock()
 	for _, name := range pools {
 		l.forgive(name)
+		l.view.stir(name, name)
 	}
 	l.mu.Unlock()
+	if len(pools) == 0 {
+		l.view.forget()
+	}
 	l.nudge()
 }
 
 func (l *Loop) nudge() {
+	l.mu.Lock()
+	l.stirred = true
+	l.mu.Unlock()
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -148,6 +161,7 @@ func (l *Loop) nudge() {
 
 // Notify takes a change in the store; those that may need work wake the loop.
 func (l *Loop) Notify(c lease.Change) {
+	l.view.notice(c)
 	switch {
 	case c.Kind == lease.Missed, c.Kind == lease.LeaseEnded, c.Kind == lease.CacheToggle, c.Kind == lease.Granted:
 		l.nudge()
@@ -224,6 +238,9 @@ func (l *Loop) tick(ctx context.Context) error {
 	if errors.Is(err, lease.ErrUnavailable) {
 		l.storeErr, l.ready = err, false // what was cut short is mended first
 	}
+	if err != nil {
+		l.stirred = true
+	}
 	l.fleetConditions(condition.Status{Revision: l.fleet.Revision}) // so that they know since when
 	switch {
 	case ctx.Err() != nil:
@@ -239,10 +256,14 @@ func (l *Loop) pass(ctx context.Context) error {
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
-	snap, err := l.snapshot(ctx)
-	if err != nil {
+	if !l.due() {
+		l.startDrift(ctx)
+		return nil
+	}
+	if err := l.look(ctx); err != nil {
 		return err
 	}
+	snap := l.snapshot()
 	actions := Decide(snap)
 	for _, a := range actions {
 		if err := l.carryOut(ctx, a); err != nil {
@@ -250,9 +271,10 @@ func (l *Loop) pass(ctx context.Context) error {
 		}
 	}
 	if len(actions) > 0 {
-		if snap.Guests, err = l.guests(ctx); err != nil {
+		if err := l.look(ctx); err != nil {
 			return err
 		}
+		snap.Guests = l.view.known()
 	}
 	if err := l.dropUnmade(ctx, snap.Guests); err != nil {
 		return err
@@ -260,7 +282,20 @@ func (l *Loop) pass(ctx context.Context) error {
 	l.removeEmpty(ctx, snap.Guests)
 	l.startRuns(ctx, snap.Guests)
 	l.judge(snap)
+	l.next = l.view.nextTurn(snap)
 	return nil
+}
+
+// due tells whether anything may have come about since the last pass: an event, something to read, or a time. It begins anew.
+func (l *Loop) due() bool {
+	now := l.o.Now()
+	l.view.turn(now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	due := l.stirred || !l.view.idle() || now.Sub(l.view.whole) >= l.o.Reread || !l.retry.IsZero() && !now.Before(l.retry) ||
+		!l.next.IsZero() && !now.Before(l.next)
+	l.stirred = false
+	return due
 }
 
 // prepare brings what a pass stands on into order: the store, the fleet in force, Terraform and the runs of a former life.
@@ -383,6 +418,7 @@ func (l *Loop) carryOut(ctx context.Context, a Action) error {
 		}
 	}
 	log := l.o.Log.With("pool", a.Pool, "cache", a.Cache, "guest", a.Guest.Name, "shard", a.Shard)
+	l.view.stir(a.Pool, a.Cache)
 	switch {
 	case err == nil:
 		log.Info("decided: "+string(a.Verb), "reason", a.Reason, "demand", a.Demand)

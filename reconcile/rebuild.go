@@ -32,6 +32,7 @@ func (l *Loop) rebuild(ctx context.Context, empty bool) error {
 		}
 		found = append(found, inv)
 	}
+	l.view.forget()
 	for _, inv := range found {
 		if err := l.quarantine(ctx, inv, nil); err != nil {
 			return err

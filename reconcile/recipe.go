@@ -184,6 +184,8 @@ func (l *Loop) putInForce(fleet *specs.Fleet, recipes map[string]recipe, faults 
 	l.o.Log.Info("specs are in force", "revision", fleet.Revision, "pools", len(fleet.Pools), "caches", len(fleet.Caches))
 	l.fleet, l.recipes, l.faults, l.specSince = fleet, recipes, faults, l.o.Now()
 	l.useUp(approved)
+	l.view.forget()
+	l.stirred = true
 	for _, p := range fleet.Pools {
 		l.pool(p.Name) // told of from now on; how it stands is for the next pass to say
 	}

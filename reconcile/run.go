@@ -48,10 +48,13 @@ func (l *Loop) startRuns(ctx context.Context, guests []lease.Guest) {
 	for _, w := range list {
 		l.startRun(ctx, w.shard, w.pool, false)
 	}
+	l.startDrift(ctx)
+}
+
+// startDrift looks for drift where nobody has in a while; a shard that has just begun a run is busy.
+func (l *Loop) startDrift(ctx context.Context) {
 	for _, id := range l.driftDue() {
-		if _, busy := due[id]; !busy {
-			l.startRun(ctx, id, l.poolOf(id), true)
-		}
+		l.startRun(ctx, id, l.poolOf(id), true)
 	}
 }
 

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"maps"
 	"slices"
 
 	"greenroom/lease"
@@ -40,26 +39,24 @@ func (l *Loop) guests(ctx context.Context) ([]lease.Guest, error) {
 	return all, nil
 }
 
-// snapshot reads everything that Decide needs, or fails.
-func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
+// snapshot is everything that Decide needs, as the view has it.
+func (l *Loop) snapshot() Snapshot {
 	s := Snapshot{
 		Fleet: l.inForce(), Digests: map[string]string{}, Off: map[string]bool{}, Paused: map[string]bool{},
-		Backoff: map[string]bool{}, Busy: map[string]bool{}, Stalled: map[string]bool{}, Now: l.o.Now(),
+		Backoff: map[string]bool{}, Busy: map[string]bool{}, Stalled: map[string]bool{}, Now: l.o.Now(), Guests: l.view.known(),
 	}
-	var err error
-	if s.Guests, err = l.guests(ctx); err != nil {
-		return s, err
+	var waiting []lease.Lease
+	for _, c := range s.Fleet.AllCaches() {
+		s.Off[c.Name] = !c.Enabled
+		if o := l.view.overrides[c.Name]; o != nil && (o.Until.IsZero() || o.Until.After(s.Now)) {
+			s.Off[c.Name] = !o.Enabled
+		}
+		waiting = append(waiting, l.view.waiting[c.Name]...)
 	}
-	if _, err := l.demand(ctx, &s); err != nil {
-		return s, err
-	}
-	pauses, err := l.pauses(ctx, s)
-	if err != nil {
-		return s, err
-	}
+	s.Demand = wants(waiting)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for name, p := range pauses {
+	for name, p := range l.view.pauses {
 		s.Paused[name] = p != nil
 		l.pool(name).paused = p
 	}
@@ -74,7 +71,16 @@ func (l *Loop) snapshot(ctx context.Context) (Snapshot, error) {
 			s.Backoff[sh.pool] = true // another shard of the same digest would stall as well
 		}
 	}
-	return s, nil
+	return s
+}
+
+// wants are the waiting requests, the oldest first.
+func wants(waiting []lease.Lease) (out []Want) {
+	slices.SortStableFunc(waiting, func(a, b lease.Lease) int { return a.Created.Compare(b.Created) })
+	for _, w := range waiting {
+		out = append(out, Want{Cache: w.Cache, Pools: w.Pools})
+	}
+	return out
 }
 
 // demand reads what each cache of the snapshot's fleet is asked for, and how it was overridden.
@@ -99,28 +105,6 @@ func (l *Loop) demand(ctx context.Context, s *Snapshot) (map[string]*lease.Overr
 		}
 		waiting = append(waiting, queue...)
 	}
-	slices.SortStableFunc(waiting, func(a, b lease.Lease) int { return a.Created.Compare(b.Created) })
-	for _, w := range waiting {
-		s.Demand = append(s.Demand, Want{Cache: w.Cache, Pools: w.Pools})
-	}
+	s.Demand = wants(waiting)
 	return overrides, nil
-}
-
-func (l *Loop) pauses(ctx context.Context, s Snapshot) (map[string]*lease.Pause, error) {
-	names := map[string]bool{}
-	for _, p := range s.Fleet.Pools {
-		names[p.Name] = true
-	}
-	for _, g := range s.Guests {
-		names[g.Pool] = true
-	}
-	out := map[string]*lease.Pause{}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		p, err := l.o.Store.Paused(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		out[name] = p
-	}
-	return out, nil
 }

@@ -171,6 +171,7 @@ func (l *Loop) nextTry() (next time.Time) {
 			next = t
 		}
 	}
+	defer func() { l.retry = next }()
 	consider(l.noDriver.until)
 	consider(l.failedDue)
 	for _, p := range l.pools {

@@ -1,0 +1,163 @@
+package reconcile
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"greenroom/lease"
+	"greenroom/lease/leasetest"
+	"greenroom/reconcile/terraform"
+	"greenroom/specs"
+)
+
+// counter counts the commands that go to the store.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
+}
+
+func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { c.n.Add(1); return next(ctx, cmd) }
+}
+
+func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { c.n.Add(int64(len(cmds))); return next(ctx, cmds) }
+}
+
+// ticking is a loop that is ticked by hand, on a clock of its own.
+func ticking(t *testing.T, fleet *specs.Fleet) (l *Loop, store *lease.Store, commands *counter, clock *atomic.Int64) {
+	t.Helper()
+	rdb := leasetest.Embedded(t)
+	commands, clock = &counter{}, &atomic.Int64{}
+	clock.Store(time.Now().Unix())
+	store = lease.New(rdb, lease.Options{Notify: func(c lease.Change) { l.Notify(c) }})
+	l = New(Options{
+		Store: store, Writer: "test", Now: func() time.Time { return time.Unix(clock.Load(), 0) },
+		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
+			return terraform.New(ctx, terraform.Options{StateDir: t.TempDir(), Self: "/bin/true"})
+		},
+	})
+	t.Cleanup(l.detach)
+	l.Offer(Revision{Fleet: fleet})
+	for range 3 {
+		if err := l.tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rdb.AddHook(commands)
+	return l, store, commands, clock
+}
+
+func cold(pools int) *specs.Fleet {
+	f := &specs.Fleet{Revision: "cold"}
+	for n := range pools {
+		name := "p" + string(rune('a'+n%26)) + string(rune('a'+n/26%26)) + string(rune('a'+n/676))
+		f.Pools = append(f.Pools, &specs.Pool{Name: name, Module: "local", Max: 5, ShardSize: 5, Variables: []byte("{}"), Rollout: specs.Rollout{MaxUnavailable: 1}})
+	}
+	return f
+}
+
+func TestATickAfterWhichNothingHasHappenedReadsAlmostNothing(t *testing.T) {
+	l, store, commands, clock := ticking(t, cold(50))
+	tick := func() int64 {
+		t.Helper()
+		before := commands.n.Load()
+		if err := l.tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return commands.n.Load() - before
+	}
+	if n := tick(); n > 1 { // whether the store is empty
+		t.Errorf("an idle tick sends %d commands", n)
+	}
+	if err := store.Toggle(t.Context(), lease.Caller{Name: "alice", Role: lease.Admin}, "paaa", lease.Override{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := tick(); n < 2 || n > 10 {
+		t.Errorf("a tick after a change of one cache sends %d commands", n)
+	}
+	if n := tick(); n > 1 {
+		t.Errorf("the tick after that sends %d commands", n)
+	}
+	clock.Add(61)
+	if n := tick(); n < 100 {
+		t.Errorf("a tick after a minute sends %d commands: it must read all again", n)
+	}
+}
+
+func TestANoticeBeforeTheFirstPassIsKept(t *testing.T) {
+	v := newView()
+	v.notice(lease.Change{Kind: lease.GuestMoved, Cache: "ci", Guest: "local-1"})
+	if v.idle() {
+		t.Error("nothing is to be read")
+	}
+}
+
+func TestWhatTimeAloneBringsAboutIsSeen(t *testing.T) {
+	l, store, _, clock := ticking(t, cold(1))
+	admin := lease.Caller{Name: "alice", Role: lease.Admin}
+	if err := store.Toggle(t.Context(), admin, "paaa", lease.Override{Until: time.Unix(clock.Load()+30, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !l.snapshot().Off["paaa"] {
+		t.Error("the override is not seen")
+	}
+	clock.Add(31)
+	if !l.due() {
+		t.Error("nothing is due at the end of the override")
+	}
+	if l.snapshot().Off["paaa"] {
+		t.Error("the override goes on")
+	}
+}
+
+// BenchmarkIdleTick is a tick over a thousand pools with nothing to do.
+func BenchmarkIdleTick(b *testing.B) {
+	rdb := leasetest.Embedded(b)
+	var l *Loop
+	l = New(Options{
+		Store: lease.New(rdb, lease.Options{Notify: func(c lease.Change) { l.Notify(c) }}), Writer: "test",
+		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
+			return terraform.New(ctx, terraform.Options{StateDir: b.TempDir(), Self: "/bin/true"})
+		},
+	})
+	b.Cleanup(l.detach)
+	l.Offer(Revision{Fleet: cold(1000)})
+	for range 3 {
+		if err := l.tick(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("nothing happened", func(b *testing.B) {
+		for b.Loop() {
+			if err := l.tick(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("woken", func(b *testing.B) {
+		for b.Loop() {
+			l.nudge()
+			if err := l.tick(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("all read again", func(b *testing.B) {
+		for b.Loop() {
+			l.view.forget()
+			if err := l.tick(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
