@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	git "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
@@ -23,7 +24,8 @@ const (
 	fetchedRef   = "refs/greenroom/fetched"
 	fetchedHeads = "refs/greenroom/heads/"
 
-	maxPeels = 10 // tags of tags
+	maxPeels      = 10               // tags of tags
+	discardWithin = 10 * time.Second // previews may be reading the clone
 )
 
 // errDamaged marks what the repository on our own disk is to blame for.
@@ -49,10 +51,7 @@ func (t gitTask) do(ctx context.Context, say func(answer) error) answer {
 		a, err = c.look(ctx, say)
 	}
 	if errors.Is(err, errDamaged) {
-		c.note("%v; it is thrown away and made anew", err)
-		if err = c.discard(ctx); err == nil {
-			a, err = c.look(ctx, say)
-		}
+		a, err = c.again(ctx, say, err)
 	}
 	if err != nil {
 		a = answer{Name: a.Name, Fault: c.explain(ctx, err)}
@@ -66,6 +65,26 @@ func (t gitTask) do(ctx context.Context, say func(answer) error) answer {
 		a.Notes[i] = c.redact(a.Notes[i])
 	}
 	return a
+}
+
+// again looks once more when the clone is damaged, or seems to be. A preview must do without it then, and condemns it only when
+// that has helped: else whoever can push a damaged commit could have it thrown away.
+func (c *clone) again(ctx context.Context, say func(answer) error, damage error) (a answer, err error) {
+	if c.alone = !c.keep; c.alone {
+		if a, err = c.look(ctx, say); err != nil {
+			return a, err
+		}
+	}
+	c.note("%v; it is thrown away and made anew", damage)
+	soon, cancel := context.WithTimeout(ctx, discardWithin)
+	defer cancel()
+	if err := c.discard(soon); c.keep && err != nil {
+		return answer{}, err
+	}
+	if c.keep {
+		return c.look(ctx, say)
+	}
+	return a, nil
 }
 
 func (c *clone) note(format string, args ...any) {

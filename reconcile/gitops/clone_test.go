@@ -137,6 +137,22 @@ func TestAPreviewOnADamagedCloneIsMadeWithoutIt(t *testing.T) {
 	f.good(commit)
 }
 
+func TestADamagedCommitDoesNotCostTheClone(t *testing.T) {
+	repo := gitopstest.New(t)
+	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
+	f := follow(t, Options{Source: repo.FileURL() + "?ref=main", Every: slow})
+	f.good("")
+	lost := strings.Repeat("2", 40)
+	raw := "tree " + lost + "\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nevil\n"
+	commit := strings.TrimSpace(gitIn(t, repo.Dir, raw, "hash-object", "-t", "commit", "-w", "--stdin", "--literally"))
+	write(t, filepath.Join(repo.Dir, "refs/heads/evil"), commit+"\n")
+	mustFault(t, f.Read(t.Context(), "evil"), condition.Unreachable)
+	if text := f.log.String(); strings.Contains(text, "anew") {
+		t.Error(text)
+	}
+	packs(t, filepath.Join(f.o.StateDir, "source.git"), "pack")
+}
+
 func TestTheFollowerAndPreviewsShareTheClone(t *testing.T) {
 	repo := gitopstest.New(t)
 	repo.CommitAndPush(fleetFiles("", "1"))

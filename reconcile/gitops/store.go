@@ -1,6 +1,7 @@
 package gitops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ type store struct {
 	dir  string
 	url  string // of the repository that it is a clone of
 	keep bool   // what is fetched becomes part of it
+
+	alone bool // a preview does without it
 
 	lock    *os.File
 	aside   string // directory of a preview's own objects
@@ -128,8 +131,8 @@ func (s *store) open(ctx context.Context) error {
 // use opens the clone and checks what can be checked quickly. A clone of another repository is as good as none.
 func (s *store) use() (*filesystem.Storage, error) {
 	s.objects = &objects{ReferenceStorage: memory.ReferenceStorage{}}
-	if _, err := os.Stat(s.dir); err != nil {
-		return nil, err
+	if _, err := os.Stat(s.dir); err != nil || s.alone {
+		return nil, cmp.Or(err, fs.ErrNotExist)
 	}
 	storage := storageIn(s.dir)
 	cfg, err := storage.Config()
