@@ -23,6 +23,7 @@ const (
 	maxDetail    = 512         // bytes of an event's detail
 	lookRate     = 500         // histories read per second; past that events tell only what the change itself says
 	lookTimeout  = time.Second // of one reading
+	heartbeat    = 15 * time.Second
 )
 
 // Feed is what has happened in the house lately: the changes in the store, each with what the guest's own history says of
@@ -35,6 +36,7 @@ type Feed struct {
 	store   *lease.Store
 	now     func() time.Time
 	closing <-chan struct{}
+	beat    time.Duration // between two signs of life in a stream
 
 	lineMu  sync.Mutex // of what follows
 	line    []told
@@ -70,7 +72,7 @@ type entry struct {
 // NewFeed returns an empty feed; it grows by Notify. closing ends every subscription; nil: never.
 func NewFeed(store *lease.Store, now func() time.Time, closing <-chan struct{}) *Feed {
 	start := now().UnixMicro()
-	return &Feed{store: store, now: now, closing: closing, last: start, gone: start, followers: map[*follower]struct{}{}}
+	return &Feed{store: store, now: now, closing: closing, beat: heartbeat, last: start, gone: start, followers: map[*follower]struct{}{}}
 }
 
 // Notify takes a change in the store. It does not block.
@@ -94,7 +96,7 @@ func (f *Feed) Fault(fault condition.Fault) {
 		return
 	}
 	f.push(told{at: f.now(), event: &client.Event{
-		Kind: client.SpecFault, Revision: fault.Revision, Reason: string(fault.Reason), Detail: cut(fault.Message),
+		Kind: client.SpecFault, Revision: fault.Revision, Reason: fault.Reason, Detail: cut(fault.Message),
 	}})
 }
 

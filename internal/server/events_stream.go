@@ -14,10 +14,8 @@ import (
 	"greenroom/lease/client"
 )
 
-const (
-	heartbeat  = 15 * time.Second // between two signs of life in a stream
-	streamTime = 20 * time.Second // that one write to a follower may take
-)
+// streamTime is what one write to a follower may take.
+const streamTime = 20 * time.Second
 
 // feed answers what has happened lately, or a stream of what happens (server-sent events, as the HTML standard has them).
 func (a *api) feed(_ context.Context, who lease.Caller, r request[none]) (answer, error) {
@@ -104,7 +102,7 @@ func (s stream) open() error {
 
 // run hands on what happens until the follower goes, is dropped, may look no more, or the server ends.
 func (s stream) run() {
-	tick := time.NewTicker(heartbeat)
+	tick := time.NewTicker(s.api.Feed.beat)
 	defer tick.Stop()
 	for {
 		var err error

@@ -35,7 +35,9 @@ type house struct {
 
 func newHouse(t *testing.T, ttl time.Duration) *house {
 	t.Helper()
-	h := &house{t: t, store: lease.New(leasetest.Embedded(t), lease.Options{})}
+	var feed *server.Feed
+	h := &house{t: t, store: lease.New(leasetest.Embedded(t), lease.Options{Notify: func(c lease.Change) { feed.Notify(c) }})}
+	feed = server.NewFeed(h.store, time.Now, nil)
 	fleet := &specs.Fleet{
 		Revision: "test-1",
 		Pools:    []*specs.Pool{{Name: "local", Module: "local", Max: 4, ShardSize: 25}},
@@ -50,7 +52,7 @@ func newHouse(t *testing.T, ttl time.Duration) *house {
 	made, err := tokens.Create(client.NewToken{Name: "jenkins", Owner: "platform", Role: lease.User})
 	h.must(err)
 	h.token = made.Secret
-	h.handler = server.Handler(server.Parts{Store: h.store, Tokens: tokens, Log: slog.New(slog.DiscardHandler), Signer: lease.Signer{Key: make([]byte, 32)}})
+	h.handler = server.Handler(server.Parts{Store: h.store, Tokens: tokens, Feed: feed, Log: slog.New(slog.DiscardHandler), Signer: lease.Signer{Key: make([]byte, 32)}})
 	return h
 }
 
