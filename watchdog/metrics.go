@@ -29,14 +29,32 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect is prometheus.Collector's.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.probes.Collect(ch)
+	for pool, on := range m.brakes() {
+		ch <- prometheus.MustNewConstMetric(m.brake, prometheus.GaugeValue, on, pool)
+	}
+}
+
+// brakes are those of the pools under watch, and of those in the spec that are not yet.
+func (m *metrics) brakes() map[string]float64 {
+	all := map[string]float64{}
+	for _, p := range m.watchdog.o.Store.Fleet().Pools {
+		all[p.Name] = 0
+	}
 	m.watchdog.mu.Lock()
 	defer m.watchdog.mu.Unlock()
 	for pool, why := range m.watchdog.brakes {
-		on := 0.0
+		all[pool] = 0
 		if why != "" {
-			on = 1
+			all[pool] = 1
 		}
-		ch <- prometheus.MustNewConstMetric(m.brake, prometheus.GaugeValue, on, pool)
+	}
+	return all
+}
+
+// count books a probe, unless its pool went away meanwhile. It needs the watchdog's mu, as forget does.
+func (m *metrics) count(pool string, o Outcome) {
+	if _, watched := m.watchdog.brakes[pool]; watched {
+		m.probes.WithLabelValues(pool, string(o)).Inc()
 	}
 }
 

@@ -187,10 +187,10 @@ func (p *patrol) takeIn(name string, guests []lease.Guest) {
 
 func (p *patrol) forget(name string) {
 	delete(p.pools, name)
-	p.metrics.forget(name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.brakes, name)
+	p.metrics.forget(name)
 }
 
 // readChanged reads the guests that moved: one by one where they are few in their pool, else the whole pool.

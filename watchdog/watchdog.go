@@ -164,7 +164,9 @@ func (w *Watchdog) Probe(ctx context.Context, g lease.Guest) (string, error) {
 var errNotAlive = errors.New("the guest did not prove alive")
 
 func (w *Watchdog) count(pool string, r Result) Result {
-	w.metrics.probes.WithLabelValues(pool, string(r.Outcome)).Inc()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.metrics.count(pool, r.Outcome)
 	return r
 }
 
