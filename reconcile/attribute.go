@@ -30,18 +30,61 @@ func (pv *previewing) plan() plan.Plan {
 	return p
 }
 
-// fates says of every guest what happens to it.
+// fates says of every guest what happens to it, and whether the same is due under base.
 func (pv *previewing) fates() []plan.Guest {
-	out := []plan.Guest{}
-	excess := pv.excess()
-	for _, g := range pv.guests {
-		out = append(out, pv.fate(g, excess))
+	due, came := map[key]plan.Guest{}, map[kind]int{}
+	for _, g := range pair(pv.ends(pv.base), func(plan.Guest) bool { return false }) {
+		if g.State == "" {
+			came[kindOf(g)]++
+		} else {
+			due[key{g.Guest, g.Incarnation}] = g
+		}
 	}
-	out = append(out, pv.arrivals()...)
-	pair(out)
+	// A successor is first given to whom base gives one too: then what is left over is the revision's doing.
+	out := pair(pv.ends(pv.head), func(g plan.Guest) bool { return due[key{g.Guest, g.Incarnation}].Verb == plan.Replace })
+	excess := pv.excess()
+	for i := range out {
+		pv.attribute(&out[i], due, came, excess)
+	}
 	slices.SortStableFunc(out, func(a, b plan.Guest) int {
 		return cmp.Or(strings.Compare(a.Cache, b.Cache), strings.Compare(a.Pool, b.Pool), byName(a, b))
 	})
+	return out
+}
+
+// kind is what guests to come have in common that stand for each other.
+type kind struct{ cache, pool, when string }
+
+func kindOf(g plan.Guest) kind { return kind{g.Cache, g.Pool, g.When} }
+
+// attribute marks what is due anyway: a guest that goes under base no later and with the same in its place, or that comes as
+// one does there.
+func (pv *previewing) attribute(g *plan.Guest, due map[key]plan.Guest, came map[kind]int, excess map[key]int) {
+	k := key{g.Guest, g.Incarnation}
+	switch was := due[k]; {
+	case g.Verb == plan.Keep:
+	case g.Verb == plan.Create:
+		g.Anyway = came[kindOf(*g)] > 0
+		came[kindOf(*g)]--
+	case g.Reason == "excess" && g.When == plan.Released:
+		g.Anyway, g.OneOf = excess[k] == notCounted, excess[k] != certain
+	default:
+		g.Anyway = was.Verb == g.Verb && was.ToPool == g.ToPool && (was.When == g.When || was.When == plan.Now)
+	}
+}
+
+// ends says what one side does to every guest, by itself.
+func (pv *previewing) ends(sd side) (out []plan.Guest) {
+	for _, g := range pv.guests {
+		out = append(out, pv.fate(sd, g))
+	}
+	for _, a := range sd.newcomers() {
+		one := plan.Guest{Guest: a.guest.Name, Pool: a.guest.Pool, Cache: a.guest.Cache, Verb: plan.Create, When: plan.Now, Reason: a.reason}
+		if a.act == 2 {
+			one.When = plan.Released
+		}
+		out = append(out, one)
+	}
 	return out
 }
 
@@ -52,42 +95,34 @@ func byName(a, b plan.Guest) int {
 }
 
 // fate is what happens to a guest on record.
-func (pv *previewing) fate(g lease.Guest, excess map[key]int) plan.Guest {
+func (pv *previewing) fate(sd side, g lease.Guest) plan.Guest {
 	one := plan.Guest{Guest: g.Name, Incarnation: g.Incarnation, Pool: g.Pool, Cache: g.Cache, State: string(g.State), Verb: plan.Keep, Until: g.Until}
 	if l, ok := pv.leases[g.Name]; ok && g.State == lease.Leased && l.ID == g.Lease {
 		one.Lease = &plan.Lease{Owner: l.Owner, Deadline: l.Deadline, Cap: l.Cap}
 	}
-	k := keyOf(g)
-	base, leftBase := pv.base.forecast.left[k]
-	head, leaves := pv.head.forecast.left[k]
-	if to := pv.head.forecast.drawn[k]; to != "" && !leaves {
-		one.Detail = "goes to cache " + to
-	}
+	d, leaves := sd.forecast.left[keyOf(g)]
 	if !leaves {
+		if to := sd.forecast.drawn[keyOf(g)]; to != "" {
+			one.Detail = "goes to cache " + to
+		}
 		return one
 	}
-	head.reason = pv.because(g, head.reason)
-	if head.reason == "excess" && head.act == 2 {
-		one.Anyway, one.OneOf = excess[k] == notCounted, excess[k] != certain
-	} else if leftBase && base.act <= head.act {
-		one.Anyway = true
-	}
-	one.Verb, one.Reason, one.When = plan.Retire, head.reason, plan.Now
-	if head.inPlace {
+	one.Verb, one.When, one.Reason = plan.Retire, plan.Now, sd.because(g, d.reason)
+	if d.inPlace {
 		one.Verb = plan.Replace
 	}
-	if head.act == 2 {
+	if d.act == 2 {
 		one.When = plan.Released
 	}
 	return one
 }
 
 // because prefers the deeper reason: of a shelf that is too full, it is the outdated guest that goes.
-func (pv *previewing) because(g lease.Guest, reason string) string {
+func (sd side) because(g lease.Guest, reason string) string {
 	if reason != "excess" {
 		return reason
 	}
-	return cmp.Or((&decision{Snapshot: pv.head.forecast.s}).stale(g), reason)
+	return cmp.Or((&decision{Snapshot: sd.forecast.s}).stale(g), reason)
 }
 
 // How a guest that becomes excess in the second act counts: more of them than under base are the revision's doing, and
@@ -108,10 +143,10 @@ func (pv *previewing) excess() map[key]int {
 		if g.State == lease.Leased {
 			bound[g.Cache]++
 		}
-		if d, ok := pv.base.forecast.left[k]; ok && d.act == 2 && d.reason == "excess" {
+		if d, ok := pv.base.forecast.left[k]; ok && d.act == 2 && pv.base.because(g, d.reason) == "excess" {
 			before[g.Cache]++
 		}
-		if d, ok := pv.head.forecast.left[k]; ok && d.act == 2 && pv.because(g, d.reason) == "excess" {
+		if d, ok := pv.head.forecast.left[k]; ok && d.act == 2 && pv.head.because(g, d.reason) == "excess" {
 			candidates[g.Cache] = append(candidates[g.Cache], g)
 		}
 	}
@@ -139,30 +174,6 @@ func truth(b bool) int {
 	return 0
 }
 
-// arrivals are the guests to come that do not come under base.
-func (pv *previewing) arrivals() (out []plan.Guest) {
-	type kind struct {
-		cache, pool string
-		act         int
-	}
-	came := map[kind]int{}
-	for _, a := range pv.base.newcomers() {
-		came[kind{a.guest.Cache, a.guest.Pool, a.act}]++
-	}
-	for _, a := range pv.head.newcomers() {
-		one := plan.Guest{Guest: a.guest.Name, Pool: a.guest.Pool, Cache: a.guest.Cache, Verb: plan.Create, When: plan.Now, Reason: a.reason}
-		if a.act == 2 {
-			one.When = plan.Released
-		}
-		if k := (kind{a.guest.Cache, a.guest.Pool, a.act}); came[k] > 0 {
-			came[k]--
-			one.Anyway = true
-		}
-		out = append(out, one)
-	}
-	return out
-}
-
 // newcomers are those that are there at the end of the act in which they came.
 func (sd *side) newcomers() (out []arrival) {
 	f := sd.forecast
@@ -186,37 +197,45 @@ func reasonOf(a *arrival) string {
 	return a.reason
 }
 
-// pair makes a guest that goes and one that comes in its place, to the same cache and at the same time, one replacement.
-func pair(guests []plan.Guest) {
-	type place struct {
-		cache, when string
-		anyway      bool
-	}
-	at := func(g plan.Guest) place { return place{g.Cache, g.When, g.Anyway} }
+// pair makes a guest that goes and one that comes in its place, to the same cache and at the same time, one replacement. Those
+// that are first choose before the others.
+func pair(guests []plan.Guest, first func(plan.Guest) bool) []plan.Guest {
+	type place struct{ cache, when string }
+	at := func(g plan.Guest) place { return place{g.Cache, g.When} }
 	coming := map[place][]int{}
+	var going []int
 	for i, g := range guests {
-		if g.Verb == plan.Create {
+		switch g.Verb {
+		case plan.Create:
 			coming[at(g)] = append(coming[at(g)], i)
+		case plan.Retire:
+			going = append(going, i)
 		}
 	}
+	slices.SortStableFunc(going, func(a, b int) int { return cmp.Compare(truth(first(guests[b])), truth(first(guests[a]))) })
+	told := map[int]bool{}
 	for _, samePool := range []bool{true, false} { // a successor from the same pool comes first
-		for i, g := range guests {
-			if g.Verb != plan.Retire {
+		for _, i := range going {
+			g := &guests[i]
+			j := slices.IndexFunc(coming[at(*g)], func(n int) bool { return (guests[n].Pool == g.Pool) == samePool })
+			if j < 0 || g.Verb != plan.Retire {
 				continue
 			}
-			j := slices.IndexFunc(coming[at(g)], func(n int) bool { return (guests[n].Pool == g.Pool) == samePool })
-			if j < 0 {
-				continue
+			n := coming[at(*g)][j]
+			coming[at(*g)] = slices.Delete(coming[at(*g)], j, j+1)
+			g.Verb, told[n] = plan.Replace, true
+			if !samePool {
+				g.ToPool = guests[n].Pool
 			}
-			n := coming[at(g)][j]
-			coming[at(g)] = slices.Delete(coming[at(g)], j, j+1)
-			guests[i].Verb = plan.Replace
-			if guests[n].Pool != g.Pool {
-				guests[i].ToPool = guests[n].Pool
-			}
-			guests[n].Verb = "" // told by the one it replaces
 		}
 	}
+	var out []plan.Guest
+	for i, g := range guests {
+		if !told[i] { // else it is told by the one that it replaces
+			out = append(out, g)
+		}
+	}
+	return out
 }
 
 // explain adds the details for people.
@@ -239,7 +258,6 @@ func (pv *previewing) explain(g *plan.Guest, pools []plan.Pool) {
 
 // summarize counts, for the plan and for each of its pools and caches.
 func (pv *previewing) summarize(p *plan.Plan) {
-	p.Guests = slices.DeleteFunc(p.Guests, func(g plan.Guest) bool { return g.Verb == "" })
 	pools, caches := map[string]*plan.Summary{}, map[string]*plan.Summary{}
 	for i := range p.Pools {
 		s := &p.Pools[i].Summary

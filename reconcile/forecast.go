@@ -198,9 +198,14 @@ func (f *forecast) wanted(a Action) string {
 	return "warm"
 }
 
+// leave notes why a guest goes. When it is one that has come in the place of another in this very act, that one goes for good.
 func (f *forecast) leave(g lease.Guest, d departure) {
-	if f.first[keyOf(g)] {
-		f.left[keyOf(g)] = d
+	k := keyOf(g)
+	if before := (key{g.Name, g.Incarnation - 1}); f.left[before].inPlace && f.left[before].act == d.act {
+		k = before
+	}
+	if f.first[k] {
+		f.left[k] = d
 	}
 }
 

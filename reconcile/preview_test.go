@@ -147,6 +147,63 @@ func TestWhatIsDueAnywayIsNoDoingOfTheRevision(t *testing.T) {
 	}
 }
 
+// Else a revision that empties a fleet while a rollout is under way would seem to do nothing, and pass every guard.
+func TestWhatIsReplacedAnywayAndGoesForGoodIsTheRevisionsDoing(t *testing.T) {
+	nothing := func(f *specs.Fleet) { f.Pools, f.Caches = nil, nil }
+	age := func(f *specs.Fleet) { f.Caches[0].Reuse.Age = time.Minute }
+	for name, c := range map[string]struct {
+		base, head func(*specs.Fleet)
+		state      lease.State // of those that are not leased
+		leased     int
+		want       string
+		anyway     int
+	}{
+		"a rollout is under way":          {func(f *specs.Fleet) { f.Pools[0].UserData = "new" }, nothing, lease.Shelved, 2, "4 to retire, 4 settings changed", 2},
+		"all are too old":                 {age, nothing, lease.Shelved, 0, "4 to retire, 4 settings changed", 0},
+		"all are dead":                    {func(*specs.Fleet) {}, nothing, lease.Tainted, 0, "4 to retire, 4 settings changed", 0},
+		"all are being replaced just now": {func(*specs.Fleet) {}, nothing, lease.Replacing, 0, "4 to retire, 4 settings changed", 0},
+		"those that are leased are used up, and half of them are replaced": {
+			func(f *specs.Fleet) { f.Caches[0].Reuse.Uses, f.Caches[0].Warm, f.Caches[0].Max = 1, 2, 4 }, nothing, "", 4,
+			"2 to retire when released, 4 settings changed", 2,
+		},
+		"a smaller shelf in a rollout": {
+			func(f *specs.Fleet) { f.Pools[0].UserData = "new" },
+			func(f *specs.Fleet) { f.Pools[0].UserData, f.Caches[0].Warm, f.Caches[0].Size = "new", 1, 1 }, lease.Shelved, 0,
+			"3 to retire, 3 settings changed", 1,
+		},
+		"another pool in a rollout": {
+			func(f *specs.Fleet) { f.Pools[0].UserData = "new" },
+			func(f *specs.Fleet) { f.Pools[0].UserData, f.Caches[0].Pools = "new", []string{"b"} }, lease.Shelved, 0,
+			"4 to replace, 2 settings changed", 0,
+		},
+		"a dead guest that is not replaced in base": {
+			func(f *specs.Fleet) { f.Caches[0].Warm = 0 }, func(*specs.Fleet) {}, lease.Tainted, 0, "4 to replace, 2 settings changed", 0,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old, base, head := start(), start(), start()
+			old.Caches[0].Warm, base.Caches[0].Warm, head.Caches[0].Warm = 4, 4, 4
+			base.Guard = &specs.Guard{MaxRetire: .1}
+			head.Revision = "head"
+			c.base(base)
+			c.head(head)
+			guests, leases := guestsOf(old, 4*truth(c.state != ""), c.leased)
+			for i := range guests {
+				if guests[i].State == lease.Shelved {
+					guests[i].State = c.state
+				}
+			}
+			p := previewOf(base, head, guests, leases).plan()
+			if got := p.Summary.String(); got != c.want || p.Summary.Anyway != c.anyway {
+				t.Errorf("says %q and %d anyway, want %q and %d\n%+v", got, p.Summary.Anyway, c.want, c.anyway, p.Guests)
+			}
+			if held := len(p.Breaches) > 0; held != (p.Summary.Retire+p.Summary.RetireLater > 0) {
+				t.Errorf("breaches: %v", p.Breaches)
+			}
+		})
+	}
+}
+
 func TestAPreviewTellsOfAShortage(t *testing.T) {
 	base, head := start(), start()
 	head.Revision = "head"
@@ -243,6 +300,15 @@ func TestAPreviewIsWhole(t *testing.T) {
 		}
 		if len(seen) != len(guests) || s.Create+s.Replace+s.ReplaceLater+s.Retire+s.RetireLater+s.Keep+s.Anyway != len(p.Guests) {
 			t.Fatalf("%+v does not count %d guests, of which %d are on record", s, len(p.Guests), len(guests))
+		}
+		alone := map[string]plan.Guest{}
+		for _, g := range previewOf(&specs.Fleet{}, base, guests, leases).plan().Guests {
+			alone[g.Guest] = g
+		}
+		for _, g := range p.Guests {
+			if was := alone[g.Guest]; g.Anyway && g.State != "" && g.Reason != "excess" && (was.Verb != g.Verb || was.ToPool != g.ToPool) {
+				t.Fatalf("%+v is said to be due anyway, and without the revision it is %+v", g, was)
+			}
 		}
 		if again := previewOf(base, base, guests, leases).plan().Summary; again.Changes() {
 			t.Fatalf("the revision in force would change %+v", again)
