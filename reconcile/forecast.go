@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -23,11 +24,11 @@ const (
 	briefly      = time.Second // a reset, a prepare of a spare, a removal
 )
 
-// wideRollout is how many guests a cache must have for its rollout to be played in so many steps at most: the end is the
-// same, and Decide need not be asked ten thousand times.
+// wideRollout is how many guests must depend on each other for a rollout of them to be played in so many steps at most: the
+// end is the same, and Decide need not be asked ten thousand times.
 const (
 	wideRollout = 200
-	rolloutPlay = 25
+	rolloutPlay = 50
 )
 
 // key is one machine.
@@ -70,25 +71,102 @@ type forecast struct {
 	first    map[key]bool // those that were there
 	shortage map[string]*shortage
 	drawn    map[key]string // spares that went to another cache
+	lowest   map[string]int // pool -> no slot below it is free
+	haste    map[string]int // pool -> so many steps of its rollout are played as one
+	rolls    map[string]int // cache -> the haste of the rollout in it
 }
 
-// play forecasts both acts.
-func play(s Snapshot, leases map[string]lease.Lease, ready func(string) time.Duration) (f *forecast, after []lease.Guest) {
-	f = newForecast(s, ready)
-	f.settle()
-	for _, g := range f.sorted() {
-		after = append(after, *g)
+// play forecasts both acts. It is cut short by ctx alone.
+func play(ctx context.Context, s Snapshot, leases map[string]lease.Lease, ready func(string) time.Duration) (f *forecast, after []lease.Guest, err error) {
+	f = newForecast(Snapshot{Fleet: s.Fleet, Digests: s.Digests, Now: s.Now}, ready)
+	for _, part := range parts(s) {
+		p := newForecast(part, ready)
+		p.hasten()
+		if err := p.settle(ctx); err != nil {
+			return nil, nil, err
+		}
+		for _, g := range p.sorted() {
+			after = append(after, *g)
+		}
+		p.act = 2
+		p.release(leases)
+		if err := p.settle(ctx); err != nil {
+			return nil, nil, err
+		}
+		f.take(p)
 	}
-	f.act = 2
-	f.release(leases)
-	f.settle()
-	return f, after
+	return f, after, nil
 }
 
+// take adds what a part of the fleet has come to.
+func (f *forecast) take(p *forecast) {
+	maps.Copy(f.guests, p.guests)
+	maps.Copy(f.arrived, p.arrived)
+	maps.Copy(f.left, p.left)
+	maps.Copy(f.first, p.first)
+	maps.Copy(f.shortage, p.shortage)
+	maps.Copy(f.drawn, p.drawn)
+}
+
+// parts cuts a snapshot into such that no pool, cache or guest of one has to do with any of another. Each is decided by itself,
+// so that what takes long in one is not asked again for all others.
+func parts(s Snapshot) []Snapshot {
+	next := map[string]string{} // from each name towards the one that stands for its part
+	var find func(name string) string
+	find = func(name string) string {
+		if next[name] == "" || next[name] == name {
+			next[name] = name
+			return name
+		}
+		next[name] = find(next[name])
+		return next[name]
+	}
+	for _, c := range s.Fleet.AllCaches() { // a pool has the name of its invisible cache
+		for _, pool := range c.Pools {
+			next[find(pool)] = find(c.Name)
+		}
+	}
+	for _, g := range s.Guests {
+		next[find(g.Pool)] = find(g.Cache)
+	}
+	all := map[string]*Snapshot{}
+	part := func(name string) *Snapshot {
+		id := find(name)
+		if all[id] == nil {
+			all[id] = &Snapshot{Fleet: &specs.Fleet{Revision: s.Fleet.Revision}, Digests: s.Digests, Off: s.Off, Now: s.Now}
+		}
+		return all[id]
+	}
+	for _, p := range s.Fleet.Pools {
+		to := part(p.Name).Fleet
+		to.Pools = append(to.Pools, p)
+	}
+	for _, c := range s.Fleet.Caches {
+		to := part(c.Name).Fleet
+		to.Caches = append(to.Caches, c)
+	}
+	for _, g := range s.Guests {
+		to := part(g.Pool)
+		to.Guests = append(to.Guests, g)
+	}
+	for _, w := range s.Demand {
+		to := part(w.Cache)
+		to.Demand = append(to.Demand, w)
+	}
+	var out []Snapshot
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, *all[id])
+	}
+	return out
+}
+
+// newForecast begins with a snapshot in which nothing stands in the way: pauses and failures pass.
 func newForecast(s Snapshot, ready func(string) time.Duration) *forecast {
+	s.Paused, s.Backoff, s.Busy, s.Stalled = nil, nil, nil, nil
 	f := &forecast{
-		s: calm(s), ready: ready, act: 1, guests: map[string]*lease.Guest{}, due: map[string]time.Duration{}, arrived: map[string]*arrival{},
+		s: s, ready: ready, act: 1, guests: map[string]*lease.Guest{}, due: map[string]time.Duration{}, arrived: map[string]*arrival{},
 		left: map[key]departure{}, first: map[key]bool{}, shortage: map[string]*shortage{}, drawn: map[key]string{},
+		lowest: map[string]int{}, haste: map[string]int{}, rolls: map[string]int{},
 	}
 	for _, g := range s.Guests {
 		f.first[keyOf(g)] = true
@@ -106,32 +184,21 @@ func newForecast(s Snapshot, ready func(string) time.Duration) *forecast {
 	return f
 }
 
-// calm is a snapshot in which nothing stands in the way: pauses and failures pass.
-func calm(s Snapshot) Snapshot {
-	s.Paused, s.Backoff, s.Busy, s.Stalled = nil, nil, nil, nil
-	sizes := map[string]int{}
-	for _, g := range s.Guests {
-		sizes[g.Cache]++
+// hasten makes one step of several where many guests are in one part. What comes of that is counted back.
+func (f *forecast) hasten() {
+	pace := (len(f.s.Guests) + rolloutPlay - 1) / rolloutPlay
+	if len(f.s.Guests) <= wideRollout {
+		return
 	}
-	widest := 0
-	for _, n := range sizes {
-		widest = max(widest, n)
-	}
-	if widest > wideRollout {
-		s.Fleet = hasten(s.Fleet, widest/rolloutPlay)
-	}
-	return s
-}
-
-func hasten(f *specs.Fleet, pace int) *specs.Fleet {
-	wide := *f
-	wide.Pools = slices.Clone(f.Pools)
+	wide := *f.s.Fleet
+	wide.Pools = slices.Clone(wide.Pools)
 	for i, p := range wide.Pools {
 		q := *p
-		q.Rollout.MaxUnavailable = max(q.Rollout.MaxUnavailable, pace)
+		f.haste[p.Name] = max((pace+q.Rollout.MaxUnavailable-1)/max(q.Rollout.MaxUnavailable, 1), 1)
+		q.Rollout.MaxUnavailable *= f.haste[p.Name]
 		wide.Pools[i] = &q
 	}
-	return &wide
+	f.s.Fleet = &wide
 }
 
 func (f *forecast) sorted() []*lease.Guest {
@@ -142,8 +209,11 @@ func (f *forecast) sorted() []*lease.Guest {
 
 // settle goes on until nothing is decided and nothing is under way. The bound is for a Decide that would never rest, which
 // its own tests exclude.
-func (f *forecast) settle() {
+func (f *forecast) settle(ctx context.Context) error {
 	for range 10*len(f.first) + 10_000 {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		f.s.Guests = f.s.Guests[:0:0]
 		for _, g := range f.sorted() {
 			f.s.Guests = append(f.s.Guests, *g)
@@ -153,20 +223,23 @@ func (f *forecast) settle() {
 			f.carryOut(a)
 		}
 		if len(actions) == 0 && len(f.due) == 0 {
-			return
+			return nil
 		}
 		f.advance()
 	}
+	return nil
 }
 
 func (f *forecast) carryOut(a Action) {
 	switch a.Verb {
 	case Provision:
 		g := lease.Guest{Pool: a.Pool, Cache: a.Cache, Shard: a.Shard, Digest: f.s.Digests[a.Pool], State: lease.Provisioning, Demand: a.Demand}
-		for g.Name == "" || f.guests[g.Name] != nil { // the lowest slot that is free
-			g.Slot++
-			g.Name = lease.GuestName(a.Pool, g.Slot)
+		for g.Slot = max(f.lowest[a.Pool], 1); ; g.Slot++ { // the lowest slot that is free
+			if g.Name = lease.GuestName(a.Pool, g.Slot); f.guests[g.Name] == nil {
+				break
+			}
 		}
+		f.lowest[a.Pool] = g.Slot + 1
 		f.guests[g.Name] = &g
 		f.arrived[g.Name] = &arrival{act: f.act, reason: f.wanted(a)}
 		f.due[g.Name] = f.clock + f.ready(a.Pool)
@@ -176,6 +249,9 @@ func (f *forecast) carryOut(a Action) {
 		f.due[a.Guest.Name] = f.clock + f.ready(a.Pool)
 	case Retire:
 		f.leave(a.Guest, departure{reason: a.Reason, act: f.act})
+		if a.Reason != "excess" {
+			f.rolls[a.Cache] = max(f.rolls[a.Cache], f.haste[a.Pool])
+		}
 		f.guests[a.Guest.Name].State = lease.Retiring
 		f.due[a.Guest.Name] = f.clock + briefly
 	case Draw:
@@ -235,6 +311,7 @@ func (f *forecast) end(name string) {
 		}
 		delete(f.guests, name)
 		delete(f.arrived, name)
+		f.lowest[g.Pool] = min(f.lowest[g.Pool], g.Slot)
 		return
 	case lease.Replacing:
 		if _, told := f.left[keyOf(*g)]; !told {
@@ -263,8 +340,10 @@ func (f *forecast) bookShortages(lasts time.Duration) {
 		if f.shortage[c.Name] == nil {
 			f.shortage[c.Name] = &shortage{lowest: c.Warm}
 		}
-		f.shortage[c.Name].lowest = min(f.shortage[c.Name].lowest, shelved[c.Name])
-		f.shortage[c.Name].lasted += lasts
+		steps := max(f.rolls[c.Name], 1) // that are played as one
+		missing := (c.Warm - shelved[c.Name] + steps - 1) / steps
+		f.shortage[c.Name].lowest = min(f.shortage[c.Name].lowest, c.Warm-missing)
+		f.shortage[c.Name].lasted += lasts * time.Duration(steps)
 	}
 }
 

@@ -45,8 +45,8 @@ func (l *Loop) Preview(ctx context.Context, head Revision) (*Preview, error) {
 	if err := pv.read(ctx, head.Fleet); err != nil {
 		return nil, err
 	}
-	pv.base.play(pv.snapshot(pv.base), pv)
-	pv.head.play(pv.snapshot(pv.head), pv)
+	pv.base.play(ctx, pv.snapshot(pv.base), pv)
+	pv.head.play(ctx, pv.snapshot(pv.head), pv)
 	if pv.err != nil {
 		return nil, pv.err
 	}
@@ -178,12 +178,14 @@ func (pv *previewing) snapshot(sd side) Snapshot {
 }
 
 // play forecasts one side. While nothing is in force nothing is decided, and all stays.
-func (sd *side) play(s Snapshot, pv *previewing) {
+func (sd *side) play(ctx context.Context, s Snapshot, pv *previewing) {
 	if s.Fleet.Revision == "" {
 		sd.forecast, sd.after = newForecast(s, pv.readyOf), s.Guests
 		return
 	}
-	sd.forecast, sd.after = play(s, pv.leases, pv.readyOf)
+	var err error
+	sd.forecast, sd.after, err = play(ctx, s, pv.leases, pv.readyOf)
+	pv.err = cmp.Or(pv.err, err)
 }
 
 // fingerprint is the digest of the base and of everything that head declares, wherever it was read from.

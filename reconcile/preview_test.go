@@ -34,8 +34,8 @@ func previewOf(base, head *specs.Fleet, guests []lease.Guest, leases map[string]
 	}
 	pv.readyOf = func(pool string) time.Duration { return max(pv.ready[pool], time.Second) }
 	pv.base, pv.head = sideOf(base), sideOf(head)
-	pv.base.play(pv.snapshot(pv.base), pv)
-	pv.head.play(pv.snapshot(pv.head), pv)
+	pv.base.play(context.Background(), pv.snapshot(pv.base), pv)
+	pv.head.play(context.Background(), pv.snapshot(pv.head), pv)
 	return pv
 }
 
