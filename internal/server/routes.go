@@ -5,8 +5,6 @@ import (
 	"strings"
 
 	"github.com/gorilla/mux"
-
-	"greenroom/internal/web"
 )
 
 // api is the parts with what the calls share.
@@ -83,17 +81,7 @@ func (a *api) routes(router *mux.Router) {
 	on("GET", "/readyz", http.HandlerFunc(a.ready))
 	on("GET", "/metrics", a.metrics.handler())
 	on("GET", "/openapi.yaml", http.HandlerFunc(openapi))
-	if a.Plans == nil {
-		return
-	}
-	site := web.New(web.Options{Plans: a.Plans, Lookup: a.Tokens.Lookup, Log: a.Log, Now: a.Now})
-	on("GET", "/plans", site.Plans())
-	on("GET", "/plans/{id}", site.Plan())
-	on("POST", "/plans/{id}/approve", site.ApprovePlan())
-	on("GET", "/signin", site.SignIn())
-	on("POST", "/signin", site.SignIn())
-	on("POST", "/signout", site.SignOut())
-	on("GET", "/static/greenroom.css", site.Stylesheet())
+	a.pages(on, router)
 }
 
 // templated hands the variables of the path on in the standard library's way, and counts under the route's template.

@@ -28,10 +28,14 @@ type hash [sha256.Size]byte
 // session is somebody who is signed in. Whoever that is now is asked of the token each time, so that a token that is revoked
 // or expired ends its sessions.
 type session struct {
-	token string // the secret itself; it is nowhere but here
-	csrf  string
-	ends  time.Time
+	token  string // the secret itself; it is nowhere but here and, for the time of a request, in its visitor
+	csrf   string
+	ends   time.Time
+	notice notice
 }
+
+// notice is what a page is to say the next time that it is shown.
+type notice struct{ path, text string }
 
 // sessions are kept in memory by the hashes of their ids: looking one up takes no time that would tell of an id.
 type sessions struct {
@@ -92,10 +96,38 @@ func (s *sessions) end(id string) {
 	delete(s.byHash, sha256.Sum256([]byte(id)))
 }
 
-// visitor is somebody who is signed in, as far as a page needs to know.
+// tell leaves a notice for a page of a session; only the last one is kept.
+func (s *sessions) tell(id string, n notice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := sha256.Sum256([]byte(id))
+	if one, ok := s.byHash[h]; ok {
+		one.notice = n
+		s.byHash[h] = one
+	}
+}
+
+// hear takes the notice for a page, which is said once.
+func (s *sessions) hear(id, path string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := sha256.Sum256([]byte(id))
+	one, ok := s.byHash[h]
+	if !ok || one.notice.path != path {
+		return ""
+	}
+	text := one.notice.text
+	one.notice = notice{}
+	s.byHash[h] = one
+	return text
+}
+
+// visitor is somebody who is signed in. Templates see no more than the fields that are exported.
 type visitor struct {
 	lease.Caller
-	CSRF string
+	CSRF    string
+	session string // its id
+	token   string
 }
 
 // visitor finds out who asks for a page.
@@ -110,7 +142,7 @@ func (s *Site) visitor(r *http.Request) (visitor, bool) {
 		s.sessions.end(id)
 		return visitor{}, false
 	}
-	return visitor{who, one.csrf}, true
+	return visitor{Caller: who, CSRF: one.csrf, session: id, token: one.token}, true
 }
 
 // Over TLS the names of cookies have the prefix that keeps other hosts of the domain from setting them (RFC 6265bis).
@@ -170,12 +202,12 @@ func sameOrigin(r *http.Request) bool {
 	return err == nil && u.Host == r.Host
 }
 
-var ours = regexp.MustCompile(`^/plans(/[A-Za-z0-9_-]{1,100})?$`)
+var ours = regexp.MustCompile(`^/((plans|pools|caches|guests)/[A-Za-z0-9_-]{1,100}|plans|queue)?$`)
 
-// local is a path of a page to go to; what is none is the list.
+// local is a path of a page to go to; what is none is the first page.
 func local(path string) string {
 	if ours.MatchString(path) {
 		return path
 	}
-	return "/plans"
+	return "/"
 }

@@ -1,8 +1,9 @@
-// Package web is the pages that Greenroom serves to people: plans, and signing in to see and approve them.
+// Package web is the pages that Greenroom serves to people: how the fleet stands, plans, and signing in to see and change them.
 //
-// It exists so that a link in a pull request leads to something that can be read by everybody who has a token: rendered on
-// the server, without JavaScript and without a request to anywhere else, so that the strictest of content security policies
-// holds. It knows nothing of routing and nothing of how plans are made.
+// It exists so that a link in a pull request or an alert leads to something that can be read by everybody who has a token:
+// rendered on the server, of use without JavaScript and without a request to anywhere else, so that the strictest of content
+// security policies holds. What the pages show of the fleet they ask the HTTP API, as whoever looks. The package knows nothing
+// of routing and nothing of how plans are made.
 package web
 
 import (
@@ -16,7 +17,9 @@ import (
 	"time"
 
 	"greenroom/lease"
+	"greenroom/lease/client"
 	"greenroom/reconcile/plan"
+	"greenroom/specs"
 )
 
 // plans is what the pages need of the keeper of plans.
@@ -26,20 +29,34 @@ type plans interface {
 	Approve(by lease.Caller, id, digest string) (plan.Plan, error)
 }
 
-// Options are what the pages stand on. Plans and Lookup are needed.
+// store is what the pages read that no call of the API tells: the settings in force, and which guests there ever were.
+type store interface {
+	Fleet() *specs.Fleet
+	Slots(ctx context.Context, pool string) ([]int, error)
+}
+
+// Options are what the pages stand on. Lookup is needed; without API and Store there are no pages but those of plans.
 type Options struct {
-	Plans  plans
+	API    http.Handler // of the paths below /v1: the pages call it with the token of whoever looks
+	Store  store
+	Plans  plans                                    // nil: no specs are followed, so that there are no plans
 	Lookup func(secret string) (lease.Caller, bool) // whose token it is, compared in constant time
 	Log    *slog.Logger                             // default: slog.Default()
 	Now    func() time.Time                         // default: time.Now
+
+	// Follow hands on what happens in the house until ctx ends or the server does, which closes the channel. nil: no page is
+	// brought up to date while it is open.
+	Follow func(ctx context.Context) (<-chan client.Event, error)
 }
 
-// Site is the pages. Each of its methods but New's options returns the handler of one path; the router in front of them
-// fills in path values and refuses other methods.
+// Site is the pages. Each of its methods returns the handler of one path; the router in front of them fills in path values
+// and refuses other methods.
 type Site struct {
-	o        Options
-	sessions *sessions
-	attempts *limiter
+	o         Options
+	templates map[string]*template.Template
+	sessions  *sessions
+	attempts  *limiter
+	followers *followers
 }
 
 // New returns the pages of one server. Nobody is signed in.
@@ -50,7 +67,11 @@ func New(o Options) *Site {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Site{o: o, sessions: &sessions{now: o.Now, byHash: map[hash]session{}}, attempts: &limiter{now: o.Now, buckets: map[string]bucket{}}}
+	return &Site{
+		o: o, templates: parse(o.Now), sessions: &sessions{now: o.Now, byHash: map[hash]session{}},
+		attempts:  &limiter{now: o.Now, buckets: map[string]bucket{}},
+		followers: &followers{byToken: map[string]int{}},
+	}
 }
 
 //go:embed pages
@@ -59,32 +80,50 @@ var files embed.FS
 // page is what every template gets.
 type page struct {
 	Title   string
+	Nav     string   // the page of the navigation that it is or belongs to
 	Who     *visitor // nil: nobody is signed in
+	Plans   bool     // there are some
 	Refresh int      // seconds; 0: never
+	Live    *live    // nil: it stays as it is
+	Done    string   // what came of what was asked for on the page before
+	Fault   string   // why it was not done
 	Body    any
 }
 
-var templates = parse("plan", "plans", "signin", "message", "moment")
-
-func parse(names ...string) map[string]*template.Template {
-	set := map[string]*template.Template{}
-	for _, name := range names {
-		set[name] = template.Must(template.ParseFS(files, "pages/layout.html", "pages/"+name+".html"))
+// parse reads the templates, which tell times as seen from that of a clock.
+func parse(clock func() time.Time) map[string]*template.Template {
+	set, t := map[string]*template.Template{}, times{clock}
+	funcs := template.FuncMap{"clock": t.clock, "ago": t.ago, "until": t.until, "stamp": stamp, "now": clock, "standing": standing}
+	for _, name := range []string{"plan", "plans", "signin", "message", "moment", "fleet", "pool", "cache", "guest", "queue"} {
+		one := template.New(name).Funcs(funcs)
+		set[name] = template.Must(one.ParseFS(files, "pages/layout.html", "pages/parts.html", "pages/"+name+".html"))
 	}
 	return set
 }
 
 // render writes a page, or nothing of it.
 func (s *Site) render(w http.ResponseWriter, status int, name string, p page) {
+	p.Plans = s.o.Plans != nil
 	var body bytes.Buffer
-	if err := templates[name].ExecuteTemplate(&body, "layout.html", p); err != nil {
+	if err := s.templates[name].ExecuteTemplate(&body, "layout.html", p); err != nil {
 		s.o.Log.Error("a page could not be rendered", "page", name, "err", err)
 		http.Error(w, "the page could not be rendered", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // who has gone away is told nothing
+	_, _ = w.Write(harmless(body.Bytes())) // who has gone away is told nothing
+}
+
+// harmless makes visible whatever in a page would act on who reads it, such as characters that turn the direction of writing.
+// The templates themselves have none. See plan.Clean.
+func harmless(body []byte) []byte {
+	body = bytes.ReplaceAll(body, []byte("\t"), []byte("    "))
+	lines := bytes.Split(body, []byte("\n"))
+	for i, line := range lines {
+		lines[i] = []byte(plan.Clean(string(line)))
+	}
+	return bytes.Join(lines, []byte("\n"))
 }
 
 // message is a page of one sentence.
@@ -92,8 +131,12 @@ func (s *Site) message(w http.ResponseWriter, status int, who *visitor, title, t
 	s.render(w, status, "message", page{Title: title, Who: who, Body: text})
 }
 
-// policy lets a page load its stylesheet and send its forms, both only from and to here, and nothing else.
-const policy = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+// policy lets a page load its stylesheet and icon and send its forms, both only from and to here, and nothing else. A live page may also
+// load the script, and that may ask here.
+const (
+	policy     = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+	livePolicy = policy + "; script-src 'self'; connect-src 'self'"
+)
 
 func secured(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,9 +151,27 @@ func secured(next http.HandlerFunc) http.Handler {
 
 // Stylesheet is GET /static/greenroom.css. It is the same for everybody.
 func (s *Site) Stylesheet() http.Handler {
-	return secured(func(w http.ResponseWriter, r *http.Request) {
+	css, _ := files.ReadFile("pages/greenroom.css") // it is embedded
+	return constant("text/css; charset=utf-8", append(css, coloured()...))
+}
+
+// Script is GET /static/live.js, which brings open pages up to date. It is the same for everybody.
+func (s *Site) Script() http.Handler {
+	js, _ := files.ReadFile("pages/live.js")
+	return constant("text/javascript; charset=utf-8", js)
+}
+
+// Icon is GET /static/icon.svg.
+func (s *Site) Icon() http.Handler {
+	svg, _ := files.ReadFile("pages/icon.svg")
+	return constant("image/svg+xml", svg)
+}
+
+func constant(kind string, body []byte) http.Handler {
+	return secured(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", kind)
 		w.Header().Set("Cache-Control", "max-age=300")
-		http.ServeFileFS(w, r, files, "pages/greenroom.css")
+		_, _ = w.Write(body)
 	})
 }
 
@@ -157,7 +218,7 @@ func (s *Site) Plans() http.Handler {
 		for i, p := range kept {
 			all[i] = plan.LayOut(p)
 		}
-		s.render(w, http.StatusOK, "plans", page{Title: "Plans", Who: &who, Body: all})
+		s.render(w, http.StatusOK, "plans", page{Title: "Plans", Nav: "plans", Who: &who, Body: all})
 	})
 }
 
@@ -216,7 +277,7 @@ func (s *Site) showPlan(w http.ResponseWriter, status int, who visitor, p plan.P
 	if p.Phase == plan.Making || p.Terraform != nil && p.Terraform.Phase == plan.Making {
 		refresh = again
 	}
-	s.render(w, status, "plan", page{Title: "Plan of " + cmp.Or(l.Plan.Ref, "no ref"), Who: &who, Refresh: refresh, Body: body})
+	s.render(w, status, "plan", page{Title: "Plan of " + cmp.Or(l.Plan.Ref, "no ref"), Nav: "plans", Who: &who, Refresh: refresh, Body: body})
 }
 
 func approvable(p plan.Plan, who lease.Caller) bool {

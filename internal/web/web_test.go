@@ -20,9 +20,10 @@ import (
 	"go.uber.org/goleak"
 
 	"greenroom/internal/server"
-	"greenroom/internal/web"
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/lease/leasetest"
+	"greenroom/reconcile/gitops"
 	"greenroom/reconcile/plan"
 )
 
@@ -44,6 +45,10 @@ func (k *keeper) Get(_ context.Context, id string, _ time.Duration) (plan.Plan, 
 		return p, errors.New("unknown plan <b>")
 	}
 	return p, nil
+}
+
+func (k *keeper) Request(lease.Caller, gitops.PlanRequest) (plan.Plan, error) {
+	return plan.Plan{}, errors.New("nothing is planned here")
 }
 
 func (k *keeper) List() (all []plan.Plan) {
@@ -89,13 +94,18 @@ func held() plan.Plan {
 	}
 }
 
-// house is the pages behind a router, with real tokens.
+// house is the pages of a server with a real store and real tokens. What reconciles and probes says what a test wants.
 type house struct {
 	t           *testing.T
 	url         string
 	keeper      *keeper
+	loop        *loop
+	dog         *dog
+	store       *lease.Store
+	closing     chan struct{}
 	tokens      *server.Tokens
 	admin, user client.Token
+	stranger    client.Token
 
 	mu  sync.Mutex
 	now time.Time
@@ -115,7 +125,10 @@ func (h *house) pass(d time.Duration) {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{t: t, now: now, keeper: &keeper{plans: map[string]plan.Plan{"p1": held()}}}
+	h := &house{
+		t: t, now: now, keeper: &keeper{plans: map[string]plan.Plan{"p1": held()}}, closing: make(chan struct{}),
+		loop: &loop{status: standing()}, dog: &dog{},
+	}
 	var err error
 	h.tokens, err = server.OpenTokens(t.TempDir(), h.clock)
 	must(t, err)
@@ -123,15 +136,17 @@ func newHouse(t *testing.T) *house {
 	must(t, err)
 	h.user, err = h.tokens.Create(client.NewToken{Name: "bob", Owner: "platform", Role: lease.User})
 	must(t, err)
-	s := web.New(web.Options{Plans: h.keeper, Lookup: h.tokens.Lookup, Log: slog.New(slog.DiscardHandler), Now: h.clock})
-	mux := http.NewServeMux()
-	mux.Handle("GET /plans", s.Plans())
-	mux.Handle("GET /plans/{id}", s.Plan())
-	mux.Handle("POST /plans/{id}/approve", s.ApprovePlan())
-	mux.Handle("/signin", s.SignIn())
-	mux.Handle("POST /signout", s.SignOut())
-	mux.Handle("GET /static/greenroom.css", s.Stylesheet())
-	listener := httptest.NewServer(mux)
+	h.stranger, err = h.tokens.Create(client.NewToken{Name: "carol", Owner: "research", Role: lease.User})
+	must(t, err)
+	var feed *server.Feed
+	h.store = lease.New(leasetest.Embedded(t), lease.Options{Notify: func(c lease.Change) { feed.Notify(c) }})
+	feed = server.NewFeed(h.store, h.clock, h.closing)
+	must(t, h.store.Sweep(t.Context()))
+	must(t, h.store.Adopt(t.Context(), testFleet()))
+	listener := httptest.NewServer(server.Handler(server.Parts{
+		Store: h.store, Reconciler: h.loop, Prober: h.dog, Plans: h.keeper, Tokens: h.tokens, Feed: feed,
+		Log: slog.New(slog.DiscardHandler), Now: h.clock, Closing: h.closing,
+	}))
 	t.Cleanup(listener.Close)
 	h.url = listener.URL
 	return h
@@ -422,8 +437,8 @@ func TestAttemptsToSignInAreSlowed(t *testing.T) {
 
 func TestAfterSigningInOnlyPagesOfOursAreGoneTo(t *testing.T) {
 	b := newHouse(t).browser()
-	for _, next := range []string{"https://evil.example/", "//evil.example", "/plans/../signout", "/plans/p1?x=//evil", "javascript:alert(1)", ""} {
-		b.signIn(b.user.Secret, next).want(t, http.StatusOK, "/plans")
+	for _, next := range []string{"https://evil.example/", "//evil.example", "/plans/../signout", "/plans/p1?x=//evil", "javascript:alert(1)", "/v1/status", "/guests/../x", ""} {
+		b.signIn(b.user.Secret, next).want(t, http.StatusOK, "/")
 		b.pass(time.Minute)
 	}
 }
@@ -489,7 +504,7 @@ func TestEveryPageIsLockedDown(t *testing.T) {
 	pages := []got{b.get("/signin"), b.signIn(b.admin.Secret, "/plans"), b.get("/plans/p1"), b.get("/plans/nope"), b.do(http.MethodPost, "/signout", nil)}
 	for _, page := range append(pages, b.get("/static/greenroom.css")) {
 		for name, want := range map[string]string{
-			"Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+			"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 			"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "no-referrer",
 		} {
 			if got := page.Header.Get(name); got != want {
@@ -502,7 +517,7 @@ func TestEveryPageIsLockedDown(t *testing.T) {
 			t.Errorf("%s: Cache-Control is %q", page.Request.URL, got)
 		}
 		page.lacks(t, "<script", "style=", "http://", "https://", "ZgotmplZ", "<img")
-		for _, want := range []string{`<html lang="en">`, `<main id="main">`, "<header>", "<footer>", "<h1>", "<title>"} {
+		for _, want := range []string{`<html lang="en">`, `<main id="main" tabindex="-1">`, "<header>", "<footer>", "<h1>", "<title>"} {
 			page.want(t, page.StatusCode, page.Request.URL.Path, want)
 		}
 	}
