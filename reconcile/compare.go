@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,7 +15,8 @@ import (
 
 // withheld are settings whose values may be secrets: a plan tells that they differ, and not what they are.
 func withheld(name string) bool {
-	return name == "user_data" || name == "variables" || strings.HasPrefix(name, "variables.")
+	block, _, _ := strings.Cut(name, ".")
+	return block == "user_data" || block == "variables" || name == "probe.exec.command"
 }
 
 // differences lists the settings in which two blocks differ, by name.
@@ -26,7 +28,10 @@ func differences(from, to map[string]string) (out []plan.Setting) {
 			continue
 		}
 		s := plan.Setting{Name: name, From: from[name], To: to[name]}
-		if withheld(name) {
+		if name == "module" {
+			s.From, s.To = withoutCredentials(s.From), withoutCredentials(s.To)
+		}
+		if withheld(name) || s.From == s.To {
 			s.From, s.To = "", ""
 		}
 		out = append(out, s)
@@ -34,43 +39,78 @@ func differences(from, to map[string]string) (out []plan.Setting) {
 	return out
 }
 
-// settings flattens what a block declares, as it is written in JSON, to names such as "lease.ttl".
+var (
+	userinfo  = regexp.MustCompile(`//[^/?#\s]*@`)
+	parameter = regexp.MustCompile(`([?&]([^=&]*)=)[^&]*`)
+)
+
+// withoutCredentials is the source of a module for everybody. Who is named before the host may be a token, and so may any
+// parameter that does not say which version it is.
+func withoutCredentials(source string) string {
+	source = userinfo.ReplaceAllStringFunc(source, func(name string) string {
+		if name == "//git@" { // ssh, which has its keys elsewhere
+			return name
+		}
+		return "//…@"
+	})
+	return parameter.ReplaceAllStringFunc(source, func(text string) string {
+		part := parameter.FindStringSubmatch(text)
+		if slices.Contains([]string{"ref", "depth", "archive", "checksum", "version"}, part[2]) {
+			return text
+		}
+		return part[1] + "…"
+	})
+}
+
+// settings are what a block declares, by names such as "lease.ttl" and "probe.http.port".
 func settings(block any) map[string]string {
-	body, _ := json.Marshal(block) // numbers, strings and valid JSON: it cannot fail
+	var all map[string]json.RawMessage
+	body, _ := json.Marshal(block) // numbers, strings and valid JSON: it cannot fail,
+	_ = json.Unmarshal(body, &all) // and nor can this
 	out := map[string]string{}
-	flatten(out, "", body)
-	for _, name := range []string{"name", "invisible", "module_dir"} {
-		delete(out, name)
+	for name, raw := range all {
+		var probes []map[string]json.RawMessage
+		switch {
+		case name == "name", name == "invisible", name == "module_dir":
+		case name == "probes" && json.Unmarshal(raw, &probes) == nil:
+			for _, probe := range probes {
+				kind := written(probe["kind"])
+				delete(probe, "kind")
+				spread(out, "probe."+kind, probe)
+			}
+		default:
+			var object map[string]json.RawMessage
+			if json.Unmarshal(raw, &object) != nil || object == nil {
+				out[name] = written(raw)
+			}
+			spread(out, name, object)
+		}
 	}
 	return out
 }
 
-func flatten(out map[string]string, name string, raw json.RawMessage) {
-	var object map[string]json.RawMessage
-	if json.Unmarshal(raw, &object) == nil && object != nil && strings.Count(name, ".") < 1 {
-		for key, v := range object {
-			flatten(out, strings.TrimPrefix(name+"."+key, "."), v)
-		}
-		return
-	}
-	var probes []struct {
-		Kind string `json:"kind"`
-	}
-	if name == "Probes" || name == "probes" {
-		var list []json.RawMessage
-		if json.Unmarshal(raw, &list) == nil && json.Unmarshal(raw, &probes) == nil {
-			for i, p := range probes {
-				out["probe."+p.Kind] = string(list[i])
-			}
-			return
+func spread(out map[string]string, block string, object map[string]json.RawMessage) {
+	for key, raw := range object {
+		switch name := block + "." + key; name {
+		case "brake.max_unhealthy", "guard.max_retire":
+			var share float64
+			_ = json.Unmarshal(raw, &share) // the specs have made it
+			out[name] = percentOf(&specs.Guard{MaxRetire: share})
+		case "prepare.path", "reset.path":
+			out[block] = written(raw)
+		default:
+			out[name] = written(raw)
 		}
 	}
+}
+
+// written is a value about as the spec language writes it.
+func written(raw json.RawMessage) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
-		out[name] = text
-		return
+		return text
 	}
-	out[name] = string(raw)
+	return string(raw)
 }
 
 // comparePools says how each pool of base and head differs. What its guests are born of is looked at in the recipes, for

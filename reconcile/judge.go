@@ -203,7 +203,7 @@ func (l *Loop) poolStatus(name string, guests []lease.Guest) condition.PoolStatu
 	p := l.pool(name)
 	st := condition.PoolStatus{Pool: name, Guests: map[lease.State]int{}, Conditions: p.conditions.list(), Pause: p.paused, Shards: []condition.ShardStatus{}}
 	if spec := l.fleet.Pool(name); spec != nil {
-		st.Module, st.Max, st.Spare, st.Digest = spec.Module, spec.Max, spec.Spare, l.recipes[name].digest
+		st.Module, st.Max, st.Spare, st.Digest = withoutCredentials(spec.Module), spec.Max, spec.Spare, l.recipes[name].digest
 	}
 	for _, state := range lease.States {
 		st.Guests[state] = 0

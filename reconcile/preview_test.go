@@ -225,6 +225,43 @@ func TestAPreviewTellsOfAShortage(t *testing.T) {
 	}
 }
 
+func TestSettingsAreToldAsTheSpecNamesThemAndWithoutSecrets(t *testing.T) {
+	base, head := start(), start()
+	base.Pools[0].Module, head.Pools[0].Module = "git::https://bob:hunter2@git.example/m.git?ref=v1", "git::https://hunter3@git.example/m.git?ref=v2&sshkey=hunter4"
+	base.Pools[1].Module, head.Pools[1].Module = "git::https://hunter5@git.example/m.git", "git::https://hunter6@git.example/m.git"
+	base.Pools[0].Probes = []specs.Probe{{Kind: "ssh", Every: time.Second}, {Kind: "exec", Command: []string{"check", "hunter7"}}}
+	head.Pools[0].Probes = []specs.Probe{{Kind: "ssh", Every: time.Minute}, {Kind: "exec", Command: []string{"check", "hunter8"}}}
+	head.Pools[0].Variables, head.Pools[0].UserData = []byte(`{"image":"hunter9"}`), "hunter10"
+	base.Pools[0].Brake.MaxUnhealthy, head.Pools[0].Brake.MaxUnhealthy = .4, .125
+	head.Caches[0].Prepare = specs.Script{Path: "prepare.sh", Body: []byte("hunter11")}
+	head.Caches[0].Lease.TTL = time.Minute
+	p := previewOf(base, head, nil, nil).plan()
+	got := map[string][]string{}
+	say := func(block string, settings []plan.Setting) {
+		for _, one := range settings {
+			got[block] = append(got[block], one.Says())
+		}
+	}
+	for _, one := range p.Pools {
+		say(one.Pool, one.Settings)
+	}
+	for _, one := range p.Caches {
+		say(one.Cache, one.Settings)
+	}
+	want := map[string][]string{
+		"a": {
+			"brake.max_unhealthy: 40% → 12.5%", "module: git::https://…@git.example/m.git?ref=v1 → git::https://…@git.example/m.git?ref=v2&sshkey=…",
+			"probe.exec.command: differs", "probe.ssh.every: 1s → 1m", "user_data: differs (its value is not told)",
+			"variables.image: differs (its value is not told)",
+		},
+		"b":  {"module: differs"},
+		"ci": {"lease.ttl: 0s → 1m", "prepare: none → prepare.sh", "prepare (its text): differs"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestGuardsOfBothRevisionsCount(t *testing.T) {
 	for name, c := range map[string]struct {
 		base, head func(*specs.Fleet)

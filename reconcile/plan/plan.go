@@ -127,9 +127,9 @@ func plural(n int, noun string) string {
 }
 
 // Setting is one setting of a pool or a cache that differs. Values are as the spec language writes them; those of
-// variables and user data are never told, because they may be secrets: there, From and To are empty.
+// variables, user data and commands are never told, because they may be secrets: there, From and To are empty.
 type Setting struct {
-	Name string `json:"name"` // "warm", "lease.ttl", "variables.image", "prepare"
+	Name string `json:"name"` // "warm", "lease.ttl", "probe.http.port", "variables.image", "prepare"
 	From string `json:"from"`
 	To   string `json:"to"`
 }
@@ -184,7 +184,7 @@ type Guest struct {
 	Lease  *Lease `json:"lease,omitempty"` // while it is leased
 	// Until is the end of its hold or quarantine.
 	Until time.Time `json:"until,omitzero"`
-	// Anyway means that the same is due under base.
+	// Anyway means that the same is due under base, no later and with the same in its place.
 	Anyway bool `json:"anyway,omitempty"`
 	// OneOf means that so many go and that which of them depends on the order in which they are released.
 	OneOf bool `json:"one_of,omitempty"`
