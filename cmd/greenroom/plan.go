@@ -174,6 +174,7 @@ func (p *planCommand) pack(cmd *cobra.Command, dir, name string) (client.PlanReq
 		name = abs
 	}
 	_, files, diags := specs.Load(dir, specs.Options{Bundled: modules.Names()})
+	files, diags = specs.Withheld(files, diags) // what a job prints, others read
 	if err := writeDiagnostics(cmd.ErrOrStderr(), files, diags); err != nil {
 		return client.PlanRequest{}, err
 	}

@@ -115,16 +115,10 @@ const (
 	maxFaultText = 64 << 10
 )
 
-// invalid shows the faults with their source, but not the values of expressions, which may be secret.
+// invalid shows the faults with their source, but without what may be secret in it: everybody who has a token may read them.
 func (o reading) invalid(revision string, files map[string]*hcl.File, diags hcl.Diagnostics) *condition.Fault {
-	faults := hcl.Diagnostics{}
-	for _, d := range diags {
-		if d.Severity == hcl.DiagError {
-			d := *d
-			d.Expression, d.EvalContext = nil, nil
-			faults = append(faults, &d)
-		}
-	}
+	files, faults := specs.Withheld(files, diags)
+	faults = slices.DeleteFunc(faults, func(d *hcl.Diagnostic) bool { return d.Severity != hcl.DiagError })
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "%s: %d %s:\n", o.what, len(faults), plural(len(faults), "fault"))
 	if err := specs.WriteDiagnostics(&text, files, faults[:min(len(faults), maxFaults)], false, 100); err != nil {
