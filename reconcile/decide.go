@@ -51,12 +51,12 @@ type Action struct {
 	Shard  string
 	Guest  lease.Guest // of replace, retire and draw
 	Demand bool        // somebody waits for it
-	Reason string      // of retire and replace: excess, age, uses, outdated, removed, dead …
+	Reason string      // of retire and replace: excess, age, uses, outdated, removed, dead …; of the others: demand, warm, spare
 }
 
 func (a Action) String() string {
 	if a.Guest.Name == "" {
-		return fmt.Sprintf("%s in %s for %s (shard %s)", a.Verb, a.Pool, a.Cache, a.Shard)
+		return fmt.Sprintf("%s in %s for %s (%s, shard %s)", a.Verb, a.Pool, a.Cache, a.Reason, a.Shard)
 	}
 	return fmt.Sprintf("%s %s.%d for %s (%s)", a.Verb, a.Guest.Name, a.Guest.Incarnation, a.Cache, a.Reason)
 }
@@ -311,7 +311,7 @@ func (d *decision) drawSpare(c *cacheView, pools []string, demand bool) bool {
 		from.taken--
 		c.taken++
 		c.making++
-		d.do(Action{Verb: Draw, Pool: pool, Cache: c.name, Shard: g.Shard, Guest: g, Demand: demand, Reason: "spare"})
+		d.do(Action{Verb: Draw, Pool: pool, Cache: c.name, Shard: g.Shard, Guest: g, Demand: demand, Reason: purpose(c.spec, demand)})
 		return true
 	}
 	return false
@@ -331,10 +331,21 @@ func (d *decision) provision(c *cacheView, pools []string, demand bool) bool {
 		c.taken++
 		c.making++
 		d.shards[shard]++
-		d.do(Action{Verb: Provision, Pool: name, Cache: c.name, Shard: shard, Demand: demand})
+		d.do(Action{Verb: Provision, Pool: name, Cache: c.name, Shard: shard, Demand: demand, Reason: purpose(c.spec, demand)})
 		return true
 	}
 	return false
+}
+
+// purpose is what a guest more is for.
+func purpose(c *specs.Cache, demand bool) string {
+	switch {
+	case demand:
+		return "demand"
+	case c.Invisible:
+		return "spare"
+	}
+	return "warm"
 }
 
 // shardFor finds a shard of the pool's digest that has room and is not busy, the fullest first; else it opens a new one,

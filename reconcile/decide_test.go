@@ -198,17 +198,17 @@ func TestDecide(t *testing.T) {
 		given func(w *world)
 		want  map[string]int
 	}{
-		{"makes what is missing to warm", one(), func(*world) {}, map[string]int{"provision": 2}},
+		{"makes what is missing to warm", one(), func(*world) {}, map[string]int{"provision warm": 2}},
 		{"makes nothing beyond what is on its way", one(), func(w *world) {
 			w.put("a", "ci", lease.Booting)
 			w.put("a", "ci", lease.Planned)
 		}, map[string]int{}},
-		{"counts a leased guest as none of the warm ones", one(), func(w *world) { w.put("a", "ci", lease.Leased) }, map[string]int{"provision": 2}},
+		{"counts a leased guest as none of the warm ones", one(), func(w *world) { w.put("a", "ci", lease.Leased) }, map[string]int{"provision warm": 2}},
 		{"serves who waits before it warms up, within max", one(), func(w *world) {
 			for range 5 {
 				w.Demand = append(w.Demand, Want{"ci", []string{"a"}})
 			}
-		}, map[string]int{"provision": 6}},
+		}, map[string]int{"provision demand": 5, "provision warm": 1}},
 		{"replaces a dead guest in its slot", one(), func(w *world) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "ci", lease.Tainted).Reason = "dead"
@@ -222,7 +222,7 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Shelved)
 			g := w.put("a", "ci", lease.Failed)
 			g.Failures, g.Since, g.Reason = 3, w.Now, "run_failed"
-		}, map[string]int{"provision": 1}},
+		}, map[string]int{"provision warm": 1}},
 		{"keeps a failed guest for its next try while the pool backs off", one(), func(w *world) {
 			w.Backoff = map[string]bool{"a": true}
 			w.put("a", "ci", lease.Shelved)
@@ -246,12 +246,12 @@ func TestDecide(t *testing.T) {
 		}, map[string]int{"retire excess": 1}},
 		{"draws a spare rather than making a guest", fleetOf([]*specs.Pool{testPool("a", 8, 1)}, testCache("ci", 1, 4, 6, "a")), func(w *world) {
 			w.put("a", "a", lease.Shelved)
-		}, map[string]int{"draw spare": 1}},
+		}, map[string]int{"draw warm": 1}},
 		{"puts the new beside the old while max allows", one(), func(w *world) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "ci", lease.Shelved)
 			w.Digests["a"] = "digest-2"
-		}, map[string]int{"provision": 1}},
+		}, map[string]int{"provision warm": 1}},
 		{"takes one old guest away first when max allows no other way", fleetOf([]*specs.Pool{testPool("a", 2, 0)}, testCache("ci", 2, 2, 2, "a")), func(w *world) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "ci", lease.Shelved)
@@ -276,7 +276,7 @@ func TestDecide(t *testing.T) {
 			},
 			map[string]int{"retire excess": 1},
 		},
-		{"prefers the pool named first and spills over", fleetOf([]*specs.Pool{testPool("a", 1, 0), testPool("b", 5, 0)}, testCache("ci", 3, 4, 6, "a", "b")), func(*world) {}, map[string]int{"provision": 3}},
+		{"prefers the pool named first and spills over", fleetOf([]*specs.Pool{testPool("a", 1, 0), testPool("b", 5, 0)}, testCache("ci", 3, 4, 6, "a", "b")), func(*world) {}, map[string]int{"provision warm": 3}},
 		{"retires idle guests when a pool's max was lowered", fleetOf([]*specs.Pool{testPool("a", 1, 0)}, testCache("ci", 0, 1, 1, "a"), testCache("web", 0, 1, 1, "a")), func(w *world) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "web", lease.Shelved)
@@ -295,13 +295,13 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Shelved)
 			w.Digests["a"] = "digest-2"
 			w.put("a", "ci", lease.Resetting)
-		}, map[string]int{"provision": 1}},
+		}, map[string]int{"provision warm": 1}},
 		{"leaves alone what is broken in a stalled shard, and counts it as nobody's", one(), func(w *world) {
 			w.put("a", "ci", lease.Tainted)
 			w.put("a", "ci", lease.Provisioning)
 			id := ShardID("a", "digest-1", 1)
 			w.Stalled, w.Busy = map[string]bool{id: true}, map[string]bool{id: true}
-		}, map[string]int{"provision": 2}},
+		}, map[string]int{"provision warm": 2}},
 		{"retires a guest that has not answered yet when its pool is gone", fleetOf(nil), func(w *world) {
 			w.put("a", "ci", lease.Booting)
 		}, map[string]int{"retire removed": 1}},

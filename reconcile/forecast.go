@@ -241,7 +241,7 @@ func (f *forecast) carryOut(a Action) {
 		}
 		f.lowest[a.Pool] = g.Slot + 1
 		f.guests[g.Name] = &g
-		f.arrived[g.Name] = &arrival{act: f.act, reason: f.wanted(a)}
+		f.arrived[g.Name] = &arrival{act: f.act, reason: a.Reason}
 		f.due[g.Name] = f.clock + f.ready(a.Pool)
 	case Replace:
 		f.leave(a.Guest, departure{reason: a.Reason, act: f.act, inPlace: true})
@@ -260,18 +260,6 @@ func (f *forecast) carryOut(a Action) {
 		g.Cache, g.State = a.Cache, lease.Preparing
 		f.due[g.Name] = f.clock + briefly
 	}
-}
-
-// wanted says what a new guest is for.
-func (f *forecast) wanted(a Action) string {
-	c := f.s.Fleet.Cache(a.Cache)
-	switch {
-	case a.Demand:
-		return "demand"
-	case c != nil && c.Invisible:
-		return "spare"
-	}
-	return "warm"
 }
 
 // leave notes why a guest goes. When it is one that has come in the place of another in this very act, that one goes for good.
