@@ -419,6 +419,12 @@ cache "ci" {
 func (h *house) write(spec fmt.Stringer) {
 	h.Helper()
 	h.writeText(spec.String())
+	h.reread()
+}
+
+// reread learns which revision the specs have now, their modules included.
+func (h *house) reread() {
+	h.Helper()
 	r := gitops.Load(h.path("specs"))
 	if r.Fault != nil {
 		h.Fatal(r.Fault)

@@ -226,6 +226,7 @@ pool "local" {
 	machine := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer machine.Close()
 	h.module(fmt.Sprintf(`host = "127.0.0.1", port = %d, user = "nobody", host_key = "", attributes = {}`, machine.Addr().(*net.TCPAddr).Port))
+	h.reread()
 	h.converged()
 	for _, g := range must(h.api.Guests(t.Context(), "odd"))(t) {
 		if g.State != lease.Shelved || g.Digest == broken.Digest {
