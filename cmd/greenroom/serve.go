@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
 	"greenroom/internal/server"
@@ -35,11 +36,12 @@ func newServe() *cobra.Command {
 	flags.StringVar(&urlFile, "redis-url-file", "", "file with the URL of Redis (or GREENROOM_REDIS_URL; default: the embedded store)")
 	flags.StringVar(&hookFile, "hook-secret-file", "", "file with the secret that webhooks are signed with (or GREENROOM_HOOK_SECRET; default: no webhooks)")
 	flags.StringVar(&format, "log-format", "text", "text or json")
-	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error; \"greenroom log level\" changes it while the server runs")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if o.Log, err = logger(cmd, format, level); err != nil {
+		if o.Log, o.LogLevel, err = logger(cmd, format, level); err != nil {
 			return err
 		}
+		redis.SetLogger(redisLog{o.Log})
 		if o.RedisURL, err = redisURL(urlFile); err != nil {
 			return err
 		}
@@ -63,19 +65,22 @@ func serve(ctx context.Context, o server.Options) error {
 	return s.Run(ctx)
 }
 
-func logger(cmd *cobra.Command, format, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, usage("--log-level %q, want debug, info, warn or error", level)
+// logger is the server's log, whose level can be changed while it runs.
+func logger(cmd *cobra.Command, format, level string) (*slog.Logger, *slog.LevelVar, error) {
+	first, err := server.ParseLevel(level)
+	if err != nil {
+		return nil, nil, usage("--log-level %q, want debug, info, warn or error", level)
 	}
+	l := &slog.LevelVar{}
+	l.Set(first)
 	o := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), o)), nil
+		return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), o)), l, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), o)), nil
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), o)), l, nil
 	}
-	return nil, usage("--log-format %q, want text or json", format)
+	return nil, nil, usage("--log-format %q, want text or json", format)
 }
 
 // redisURL never comes from a flag: it may hold a password, and every user of the machine can read a command line.

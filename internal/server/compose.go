@@ -22,14 +22,15 @@ import (
 
 // Options of a server. Only StateDir is needed.
 type Options struct {
-	StateDir  string       // made with mode 0700 where it is missing
-	Specs     string       // source of the specs: a directory, or a repository's URL
-	Listen    string       // TCP address; default 127.0.0.1:7070, ":0" picks a port
-	RedisURL  string       // empty: the embedded store in StateDir
-	Terraform string       // path of the binary; empty: found or installed
-	Mirror    string       // provider filesystem mirror; empty: none
-	Self      string       // the greenroom binary that runners are started from; empty: this one
-	Log       *slog.Logger // default: slog.Default()
+	StateDir  string         // made with mode 0700 where it is missing
+	Specs     string         // source of the specs: a directory, or a repository's URL
+	Listen    string         // TCP address; default 127.0.0.1:7070, ":0" picks a port
+	RedisURL  string         // empty: the embedded store in StateDir
+	Terraform string         // path of the binary; empty: found or installed
+	Mirror    string         // provider filesystem mirror; empty: none
+	Self      string         // the greenroom binary that runners are started from; empty: this one
+	Log       *slog.Logger   // default: slog.Default()
+	LogLevel  *slog.LevelVar // of Log, to be changed at run time; nil: it is fixed
 
 	// Source is how a repository of specs is followed; its Source, StateDir, Self, InForce and Log are set from here.
 	Source gitops.Options
@@ -80,7 +81,7 @@ func (s *Server) open(o Options) error {
 		return err
 	}
 	s.closers = append(s.closers, closer)
-	s.parts = Parts{Store: lease.New(rdb, lease.Options{Notify: changes.tell}), Changes: changes, Log: o.Log, Now: time.Now, Closing: s.closing}
+	s.parts = Parts{Store: lease.New(rdb, lease.Options{Notify: changes.tell}), Changes: changes, Log: o.Log, Level: o.LogLevel, Now: time.Now, Closing: s.closing}
 	s.parts.Feed = NewFeed(s.parts.Store, time.Now, s.closing)
 	changes.Subscribe(s.parts.Feed.Notify)
 	if err := s.keys(o.StateDir); err != nil {

@@ -73,6 +73,9 @@ func (a *api) routes(router *mux.Router) {
 	on("POST", "/v1/plans/{plan}/approve", handle(a, admin, a.approvePlan))
 	on("POST", "/v1/hooks/{forge}", http.HandlerFunc(a.hook))
 
+	on("GET", "/v1/log", handle(a, access{admin: true, anytime: true}, a.getLog))
+	on("PUT", "/v1/log", handle(a, access{admin: true, anytime: true}, a.setLog))
+
 	on("GET", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.listTokens))
 	on("POST", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.createToken))
 	on("DELETE", "/v1/tokens/{token}", handle(a, access{admin: true, anytime: true}, a.revokeToken))
@@ -106,7 +109,7 @@ func notFound(w http.ResponseWriter, _ *http.Request) {
 func notAllowed(router *mux.Router) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
-		for _, method := range []string{"DELETE", "GET", "HEAD", "POST"} {
+		for _, method := range []string{"DELETE", "GET", "HEAD", "POST", "PUT"} {
 			probe := r.Clone(r.Context())
 			probe.Method = method
 			var match mux.RouteMatch

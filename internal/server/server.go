@@ -54,6 +54,7 @@ type Parts struct {
 	Feed       *Feed                // of Changes, and of the specs; nil: a new one
 	Registry   *prometheus.Registry // served as /metrics; nil: a new one
 	Log        *slog.Logger         // default: slog.Default()
+	Level      *slog.LevelVar       // of Log; nil: it is fixed
 	Now        func() time.Time     // default: time.Now
 
 	// Outage says why the store must not be used just now, nil when it may; a nil func: it always may.
