@@ -56,14 +56,14 @@ func newEvents() *cobra.Command {
 
 // pastEvents prints what has happened, and returns where that ends.
 func pastEvents(cmd *cobra.Command, c *client.Client, f client.EventFilter) (int64, error) {
-	print, wanted := eventPrinter(cmd), f.Number
+	show, wanted := eventPrinter(cmd), f.Number
 	f.Number = max(f.Number, 1) // the end of the feed is wanted in any case
 	feed, err := c.Feed(cmd.Context(), f)
 	if err != nil {
 		return 0, err
 	}
 	for _, e := range feed.Events[:min(wanted, len(feed.Events))] {
-		if err := print(e); err != nil {
+		if err := show(e); err != nil {
 			return 0, err
 		}
 	}
@@ -89,10 +89,10 @@ func followEvents(cmd *cobra.Command, c *client.Client, f client.EventFilter) er
 			broken = true
 		},
 	})
-	if cmd.Context().Err() != nil {
-		return nil
+	if cmd.Context().Err() == nil {
+		return hinted(err)
 	}
-	return hinted(err)
+	return nil
 }
 
 // eventPrinter prints events as lines: of JSON, or for people.
