@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +36,11 @@ func (l *Loop) held(ctx context.Context, r Revision) (bool, error) {
 	l.mu.Lock()
 	digest := l.heldDigest
 	l.mu.Unlock()
+	if digest != "" && l.approved(digest) {
+		if recipes, _ := recipesOf(r.Fleet); fingerprint(base.Revision, r.Fleet, recipes) != digest {
+			digest = "" // a module that is no part of the revision has changed since: that was not approved
+		}
+	}
 	if digest == "" {
 		preview, err := l.Preview(ctx, r)
 		if err != nil {
@@ -111,12 +117,13 @@ func (l *Loop) approved(digest string) bool {
 	return slices.ContainsFunc(l.approvals, func(a plan.Approval) bool { return a.Digest == digest && l.o.Now().Sub(a.At) <= keepApprovals })
 }
 
-// useUp ends an approval whose revision has come into force. It needs l.mu.
-func (l *Loop) useUp(digest string) {
-	if digest == "" {
+// useUp ends the approval of what comes into force, and all others when what was in force moves on: they were of what would
+// become of that, and it may come back. It needs l.mu.
+func (l *Loop) useUp(digest string, moved bool) {
+	left := slices.DeleteFunc(slices.Clone(l.approvals), func(a plan.Approval) bool { return moved || a.Digest == digest })
+	if len(left) == len(l.approvals) {
 		return
 	}
-	left := slices.DeleteFunc(slices.Clone(l.approvals), func(a plan.Approval) bool { return a.Digest == digest })
 	if err := l.setApprovals(left); err != nil {
 		l.o.Log.Error("an approval that was used could not be removed", "err", err)
 	}
@@ -138,7 +145,12 @@ func (l *Loop) setApprovals(next []plan.Approval) error {
 }
 
 func replaceFile(name string, body []byte) error {
-	if err := os.WriteFile(name+".next", body, 0o600); err != nil {
+	file, err := os.OpenFile(filepath.Clean(name+".next"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(body)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(name+".next", name)
@@ -152,11 +164,13 @@ func (l *Loop) restoreApprovals() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	var approvals []plan.Approval
 	if err == nil {
-		err = json.Unmarshal(body, &l.approvals)
+		err = json.Unmarshal(body, &approvals)
 	}
 	if err != nil {
-		return fmt.Errorf("the approvals: %w", err)
+		return err
 	}
+	l.approvals = approvals
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,6 +63,8 @@ type house struct {
 	mu       sync.Mutex
 	vanished []string
 	held     []string // digests of the revisions that were held
+
+	adopted atomic.Int64 // how often another revision was said to be in force
 }
 
 // lastHeld is the digest of the revision that was held last; empty: none was.
@@ -116,6 +119,7 @@ func (h *house) start() {
 			h.held = append(h.held, p.Plan.Digest)
 			return fmt.Sprint("plan-", len(h.held))
 		},
+		Adopted: func() { h.adopted.Add(1) },
 		Vanished: func(_ context.Context, guests []lease.Guest, _ string) {
 			h.mu.Lock()
 			defer h.mu.Unlock()

@@ -76,18 +76,14 @@ type previewing struct {
 func (pv *previewing) read(ctx context.Context, head *specs.Fleet) error {
 	l := pv.loop
 	pv.now = l.o.Now()
-	pv.base.fleet, pv.head.fleet = l.inForce(), head
 	l.mu.Lock()
-	pv.base.recipes = l.recipes
+	pv.base.fleet, pv.base.recipes = l.fleet, l.recipes
 	l.mu.Unlock()
-	pv.head.recipes = map[string]recipe{}
-	for _, p := range head.Pools {
-		r, err := newRecipe(p)
-		if err != nil {
-			pv.note("pool %s: %v: nothing could be made in it", p.Name, err)
-			continue
-		}
-		pv.head.recipes[p.Name] = r
+	var faults map[string]error
+	pv.head.fleet = head
+	pv.head.recipes, faults = recipesOf(head)
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		pv.note("pool %s: %v: nothing could be made in it", name, faults[name])
 	}
 	s := Snapshot{Fleet: pv.base.fleet, Off: map[string]bool{}}
 	var err error

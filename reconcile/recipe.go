@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"greenroom/modules"
 	"greenroom/reconcile/condition"
@@ -158,7 +159,23 @@ func (l *Loop) adopt(ctx context.Context) error {
 
 // bring puts a fleet into force: all that can fail comes before anything is changed.
 func (l *Loop) bring(ctx context.Context, fleet *specs.Fleet, approved string) error {
-	recipes, faults := map[string]recipe{}, map[string]error{}
+	recipes, faults := recipesOf(fleet)
+	if err := l.o.Store.Adopt(ctx, fleet); err != nil {
+		return err
+	}
+	since, again := l.since(fleet), fleet == l.inForce()
+	if err := l.keep(fleet, since); err != nil {
+		l.o.Log.Error("the fleet could not be kept for the next start", "err", err)
+	}
+	l.putInForce(fleet, recipes, faults, since, approved)
+	if !again { // else only the store was lost: plans are of the same two revisions as before, and what is held stays so
+		l.o.Adopted()
+	}
+	return nil
+}
+
+func recipesOf(fleet *specs.Fleet) (recipes map[string]recipe, faults map[string]error) {
+	recipes, faults = map[string]recipe{}, map[string]error{}
 	for _, p := range fleet.Pools {
 		r, err := newRecipe(p)
 		if err != nil {
@@ -167,23 +184,25 @@ func (l *Loop) bring(ctx context.Context, fleet *specs.Fleet, approved string) e
 		}
 		recipes[p.Name] = r
 	}
-	if err := l.o.Store.Adopt(ctx, fleet); err != nil {
-		return err
-	}
-	if err := l.keep(fleet); err != nil {
-		l.o.Log.Error("the fleet could not be kept for the next start", "err", err)
-	}
-	l.putInForce(fleet, recipes, faults, approved)
-	l.o.Adopted()
-	return nil
+	return recipes, faults
 }
 
-func (l *Loop) putInForce(fleet *specs.Fleet, recipes map[string]recipe, faults map[string]error, approved string) {
+// since is when a fleet that comes into force has done so: neither a restart nor a lost store is a new beginning.
+func (l *Loop) since(fleet *specs.Fleet) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if fleet == l.restored || fleet.Revision == l.fleet.Revision {
+		return l.specSince
+	}
+	return l.o.Now()
+}
+
+func (l *Loop) putInForce(fleet *specs.Fleet, recipes map[string]recipe, faults map[string]error, since time.Time, approved string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.o.Log.Info("specs are in force", "revision", fleet.Revision, "pools", len(fleet.Pools), "caches", len(fleet.Caches))
-	l.fleet, l.recipes, l.faults, l.specSince = fleet, recipes, faults, l.o.Now()
-	l.useUp(approved)
+	l.useUp(approved, l.fleet.Revision != "" && l.fleet.Revision != fleet.Revision)
+	l.fleet, l.recipes, l.faults, l.specSince = fleet, recipes, faults, since
 	l.view.forget()
 	l.stirred = true
 	for _, p := range fleet.Pools {
@@ -192,7 +211,8 @@ func (l *Loop) putInForce(fleet *specs.Fleet, recipes map[string]recipe, faults 
 	l.forgiveAll()
 }
 
-func (l *Loop) keep(fleet *specs.Fleet) error {
+// keep writes a fleet down. Since when it is in force is the time of the file.
+func (l *Loop) keep(fleet *specs.Fleet, since time.Time) error {
 	if l.o.FleetFile == "" {
 		return nil
 	}
@@ -200,27 +220,36 @@ func (l *Loop) keep(fleet *specs.Fleet) error {
 	if err := gob.NewEncoder(&body).Encode(fleet); err != nil {
 		return err
 	}
-	return replaceFile(l.o.FleetFile, body.Bytes())
+	if err := replaceFile(l.o.FleetFile, body.Bytes()); err != nil {
+		return err
+	}
+	return os.Chtimes(l.o.FleetFile, since, since)
 }
 
 // Restore reads the last good fleet of a former life, so that a start on bad specs goes on with it, and the approvals.
 func (l *Loop) Restore() error {
-	if err := l.restoreApprovals(); err != nil || l.o.FleetFile == "" {
-		return err
+	if err := l.restoreApprovals(); err != nil {
+		l.o.Log.Error("the approvals can't be read, and have to be given again", "err", err)
+	}
+	if l.o.FleetFile == "" {
+		return nil
 	}
 	body, err := os.ReadFile(filepath.Clean(l.o.FleetFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	fleet := new(specs.Fleet)
+	fleet, since := new(specs.Fleet), l.o.Now()
 	if err == nil {
 		err = gob.NewDecoder(bytes.NewReader(body)).Decode(fleet)
 	}
 	if err != nil {
 		return fmt.Errorf("the last good fleet: %w", err)
 	}
+	if info, err := os.Stat(l.o.FleetFile); err == nil {
+		since = info.ModTime()
+	}
 	l.mu.Lock()
-	l.restored = fleet
+	l.restored, l.specSince = fleet, since
 	l.lengthen(fleet)
 	l.mu.Unlock()
 	l.nudge()
