@@ -98,7 +98,7 @@ func TestAnyRevisionIsPlannedAndNothingIsTouched(t *testing.T) {
 	t.Parallel()
 	redis := leasetest.Redis(t)
 	repo := gitopstest.Init(t)
-	f := settle(t, repo, options{redis: redis.URL}, spec(fleet{max: 8, warm: 2, size: 2}))
+	f := settle(t, repo, options{raced: true, redis: redis.URL}, spec(fleet{max: 8, warm: 2, size: 2}))
 	user := must(f.api.CreateToken(t.Context(), client.NewToken{Name: "ann", Owner: "web", Role: lease.User}))(t).Secret
 	more := f.branch("more", spec(fleet{max: 8, warm: 3, size: 3}))
 	born := f.branch("born", spec(fleet{max: 8, warm: 2, size: 2, pool: `user_data = "#!/bin/sh\ntrue"`}))
