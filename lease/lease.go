@@ -101,6 +101,7 @@ type Lease struct {
 	Source      string        `json:"source,omitempty"`   // shelf, spare or new
 	Hit         bool          `json:"hit"`                // granted at once
 	Position    int           `json:"position,omitempty"` // in the queue, from 1
+	Leased      *Guest        `json:"-"`                  // the guest as it stood then, with its address; nil where it is not this lease's
 	Replayed    bool          `json:"-"`                  // the answer to an idempotency key seen before, or to a release of what had ended
 }
 

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +35,6 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	if err != nil {
 		return Lease{}, err
 	}
-	ttl := min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max)
 	wait := int64(-1)
 	if r.Wait >= 0 {
 		wait = r.Wait.Milliseconds()
@@ -45,11 +43,20 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	if c.Invisible {
 		invisible = c.Name
 	}
-	reply, err := s.run(ctx, "acquire", c.Name, newID(c.Name), caller.Name, caller.Owner, strings.Join(pools, ","),
-		ttl.Milliseconds(), c.Lease.Max.Milliseconds(), wait, s.options.Patience.Milliseconds(),
+	asked := Lease{
+		ID: newID(c.Name), Cache: c.Name, Holder: caller.Name, Owner: caller.Owner, Pools: pools,
+		TTL: min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max), PublicKey: r.PublicKey,
+	}
+	reply, err := s.run(ctx, "acquire", c.Name, asked.ID, asked.Holder, asked.Owner, strings.Join(pools, ","),
+		asked.TTL.Milliseconds(), c.Lease.Max.Milliseconds(), wait, s.options.Patience.Milliseconds(),
 		r.idem(caller), fingerprint(r), r.PublicKey, s.options.MaxQueue, invisible)
 	if err != nil {
 		return Lease{}, err
+	}
+	if text(reply[0]) == "hit" {
+		l := hit(reply[1:], asked)
+		s.tell(Change{Kind: Granted, Cache: c.Name, Guest: l.Guest, Lease: &l})
+		return l, nil
 	}
 	l := parseLease(reply[1:], c.Name)
 	l.Replayed = text(reply[3]) == "replayed"
@@ -173,7 +180,8 @@ func newID(cache string) string { return cache + "." + rand.Text() }
 
 // Get returns one lease. Asking for a queued one keeps it in line. Errors: ErrUnknownLease, ErrNotYours, ErrUnavailable.
 func (s *Store) Get(ctx context.Context, caller Caller, id string) (Lease, error) {
-	return s.onLease(ctx, "get", caller, id)
+	l, _, err := s.onLease(ctx, "get", caller, id)
+	return l, err
 }
 
 // Wait returns the lease when it is queued no more, or as it stands when ctx ends.
@@ -200,25 +208,30 @@ func (s *Store) Wait(ctx context.Context, caller Caller, id string) (Lease, erro
 // Renew is the heartbeat of an active lease: its deadline moves a TTL into the future, never past its cap.
 // Errors: ErrOver, ErrQueued, ErrUnknownLease, ErrNotYours, ErrUnavailable.
 func (s *Store) Renew(ctx context.Context, caller Caller, id string) (Lease, error) {
-	return s.onLease(ctx, "renew", caller, id)
+	l, _, err := s.onLease(ctx, "renew", caller, id)
+	return l, err
 }
 
-func (s *Store) onLease(ctx context.Context, script string, caller Caller, id string, args ...any) (Lease, error) {
+// onLease does something with one lease and returns it, and the state that its guest was sent to.
+func (s *Store) onLease(ctx context.Context, name string, caller Caller, id string, args ...any) (Lease, State, error) {
 	cache, err := CacheOf(id)
 	if err != nil {
-		return Lease{}, err
+		return Lease{}, "", err
 	}
 	admin := flag(caller.Role == Admin || caller.Role == System)
-	reply, err := s.run(ctx, script, cache, append([]any{id, caller.Owner, admin}, args...)...)
+	reply, err := s.run(ctx, name, cache, append([]any{id, caller.Owner, admin}, args...)...)
 	if err != nil {
-		return Lease{}, err
+		return Lease{}, "", err
 	}
 	l := parseLease(reply[1:], cache)
 	l.Replayed = text(reply[4]) == "again"
 	if handed := text(reply[3]); handed != "" {
 		s.announce(ctx, cache, handed)
 	}
-	return l, nil
+	if len(reply) > 6 {
+		return l, State(text(reply[6])), nil
+	}
+	return l, "", nil
 }
 
 // Release says how a lease ends; the zero value shelves the guest.
@@ -237,9 +250,9 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 	if r.Hold < 0 {
 		return Lease{}, fmt.Errorf("%w: hold %v is negative", ErrInvalid, r.Hold)
 	}
-	l, err := s.onLease(ctx, "release", caller, id, r.Outcome, r.Hold.Milliseconds(), flag(!r.Discard), caller.Name, Released)
+	l, state, err := s.onLease(ctx, "release", caller, id, r.Outcome, r.Hold.Milliseconds(), flag(!r.Discard), caller.Name, Released)
 	if err == nil && !l.Replayed {
-		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, Lease: &l})
+		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, State: state, Lease: &l})
 	}
 	return l, err
 }
@@ -269,21 +282,48 @@ func (s *Store) tell(c Change) {
 	s.options.Notify(c)
 }
 
-// parseLease reads {fields, position, …}.
+// hit completes a lease that was granted at once: {granted, deadline, cap, guest, source, address}.
+func hit(reply []any, l Lease) Lease {
+	l.Phase, l.Hit = Active, true
+	l.Granted, l.Deadline, l.Cap = ms(reply[0]), ms(reply[1]), ms(reply[2])
+	l.Created, l.Guest, l.Source = l.Granted, text(reply[3]), text(reply[4])
+	l.Leased = parseAddress(reply[5], l.Guest)
+	l.Incarnation = l.Leased.Incarnation
+	return l
+}
+
+// leaseFields are those of a lease, in the order in which the scripts answer with them; see lib.lua.
+var leaseFields = strings.Fields("id holder owner phase pools guest incarnation ttl created granted deadline cap wait_until ended how outcome source hit public_key")
+
+// parseLease reads {values, position, …} and, where a call answers with it, the guest's address behind that.
 func parseLease(reply []any, cache string) Lease {
-	f := table(reply[0])
-	position, _ := strconv.Atoi(text(reply[1]))
-	incarnation, _ := strconv.Atoi(f["incarnation"])
-	ttl, _ := strconv.ParseInt(f["ttl"], 10, 64)
+	v, _ := reply[0].([]any)
+	if len(v) < len(leaseFields) {
+		return Lease{}
+	}
 	l := Lease{
-		ID: f["id"], Cache: cache, Holder: f["holder"], Owner: f["owner"], Phase: Phase(f["phase"]),
-		Pools: strings.Split(f["pools"], ","), Guest: f["guest"], Incarnation: incarnation,
-		TTL: time.Duration(ttl) * time.Millisecond, PublicKey: f["public_key"], Created: ms(f["created"]),
-		Granted: ms(f["granted"]), Deadline: ms(f["deadline"]), Cap: ms(f["cap"]), WaitUntil: ms(f["wait_until"]),
-		EndedAt: ms(f["ended"]), How: f["how"], Outcome: f["outcome"], Source: f["source"], Hit: f["hit"] == "1",
+		ID: text(v[0]), Cache: cache, Holder: text(v[1]), Owner: text(v[2]), Phase: Phase(text(v[3])), Pools: strings.Split(text(v[4]), ","),
+		Guest: text(v[5]), Incarnation: int(number(v[6])), TTL: time.Duration(number(v[7])) * time.Millisecond, Created: ms(v[8]),
+		Granted: ms(v[9]), Deadline: ms(v[10]), Cap: ms(v[11]), WaitUntil: ms(v[12]), EndedAt: ms(v[13]), How: text(v[14]),
+		Outcome: text(v[15]), Source: text(v[16]), Hit: text(v[17]) == "1", PublicKey: text(v[18]),
 	}
 	if l.Phase == Queued {
-		l.Position = position
+		l.Position = int(number(reply[1]))
+	}
+	if len(reply) > 4 {
+		l.Leased = parseAddress(reply[4], l.Guest)
 	}
 	return l
+}
+
+// parseAddress reads what a holder must know of its guest: {incarnation, lease, host, port, user, host key, health}.
+func parseAddress(v any, name string) *Guest {
+	a, _ := v.([]any)
+	if len(a) < 7 {
+		return nil
+	}
+	return &Guest{
+		Name: name, State: Leased, Incarnation: int(number(a[0])), Lease: text(a[1]), Host: text(a[2]), Port: int(number(a[3])),
+		User: text(a[4]), HostKey: text(a[5]), Health: text(a[6]),
+	}
 }

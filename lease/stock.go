@@ -180,23 +180,11 @@ func (s *Store) leases(ctx context.Context, cache, index string, n int) ([]Lease
 	}
 	out := make([]Lease, 0, len(ids))
 	for i, cmd := range cmds {
-		if l := parseLease([]any{zip(leaseFields, cmd.Val()), strconv.Itoa(i + 1)}, cache); l.ID != "" {
+		if l := parseLease([]any{cmd.Val(), int64(i + 1)}, cache); l.ID != "" {
 			out = append(out, l)
 		}
 	}
 	return out, nil
-}
-
-var leaseFields = strings.Fields("id holder owner phase pools guest incarnation ttl created granted deadline cap wait_until ended how outcome source hit")
-
-func zip(fields []string, values []any) []any {
-	out := make([]any, 0, 2*len(fields))
-	for i, f := range fields {
-		if values[i] != nil {
-			out = append(out, f, values[i])
-		}
-	}
-	return out
 }
 
 // CacheGuests lists the guests on record in a cache, by name.

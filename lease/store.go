@@ -51,7 +51,7 @@ type Change struct {
 	Kind  Kind
 	Cache string
 	Guest string // GuestMoved
-	State State  // GuestMoved
+	State State  // GuestMoved; LeaseEnded: where its guest was sent, empty where nobody knows
 	Lease *Lease // Granted, LeaseEnded
 
 	// Ordered and Ready are set where a guest that was on order is first shelved or leased: since when it was, and this time.
@@ -62,7 +62,8 @@ type Change struct {
 type Store struct {
 	rdb     redis.UniversalClient
 	options Options
-	scripts map[string]*redis.Script
+	scripts map[string]*redis.Script // "calls", see lib.lua, and the one that only looks
+	lines   lines
 	fleet   atomic.Pointer[specs.Fleet]
 	waiters waiters
 }
@@ -88,7 +89,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	if o.Notify == nil {
 		o.Notify = func(Change) {}
 	}
-	s := &Store{rdb: rdb, options: o, scripts: loadScripts()}
+	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), lines: lines{waiting: map[string][]*call{}}}
 	s.fleet.Store(&specs.Fleet{})
 	s.waiters.chans = map[string]map[chan struct{}]struct{}{}
 	return s
@@ -97,20 +98,24 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 // readOnly is the one script that only looks; it stands without the library, see Stocks.
 const readOnly = "stock"
 
+// loadScripts makes one script of the calls; see lib.lua.
 func loadScripts() map[string]*redis.Script {
-	lib, _ := sources.ReadFile("scripts/lib.lua")
-	entries, _ := sources.ReadDir("scripts")
-	out := map[string]*redis.Script{}
-	for _, e := range entries {
-		body, _ := sources.ReadFile("scripts/" + e.Name())
-		name := strings.TrimSuffix(e.Name(), ".lua")
-		if name == readOnly {
-			out[name] = redis.NewScript(string(body))
-			continue
-		}
-		out[name] = redis.NewScript(string(lib) + string(body))
+	read := func(name string) string {
+		body, _ := sources.ReadFile("scripts/" + name)
+		return string(body)
 	}
-	return out
+	var text strings.Builder
+	text.WriteString(read("lib.lua"))
+	entries, _ := sources.ReadDir("scripts")
+	for _, e := range entries {
+		switch name := strings.TrimSuffix(e.Name(), ".lua"); name {
+		case "lib", "calls", readOnly:
+		default:
+			fmt.Fprintf(&text, "calls.%s = function(ARGV)\n%send\n", name, read(e.Name()))
+		}
+	}
+	text.WriteString(read("calls.lua"))
+	return map[string]*redis.Script{"calls": redis.NewScript(text.String()), readOnly: redis.NewScript(read(readOnly + ".lua"))}
 }
 
 // Fleet returns the fleet whose settings are in force.
@@ -128,26 +133,24 @@ func (s *Store) base(cache string) string { return s.options.Prefix + ":{" + cac
 
 func (s *Store) global(name string) string { return s.options.Prefix + ":" + name }
 
-// run executes one script on one cache and turns its code into an error.
-func (s *Store) run(ctx context.Context, script, cache string, args ...any) ([]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
-	reply, err := s.scripts[script].Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
+// run executes one call on one cache and turns its code into an error.
+func (s *Store) run(ctx context.Context, name, cache string, args ...any) ([]any, error) {
+	reply, err := s.send(ctx, name, cache, args)
 	if err != nil {
-		return nil, fmt.Errorf("%s in cache %s: %w", script, cache, outage(err))
+		return nil, fmt.Errorf("%s in cache %s: %w", name, cache, outage(err))
 	}
-	code := text(reply[0])
-	if code == "no_policy" {
-		return nil, fmt.Errorf("%w: cache %s is not in force", ErrUnavailable, cache)
-	}
-	if code == "ok" || code == "condemned" {
+	switch code := text(reply[0]); code {
+	case "ok", "hit", "condemned":
 		return reply, nil
+	case "no_policy":
+		return nil, fmt.Errorf("%w: cache %s is not in force", ErrUnavailable, cache)
+	default:
+		detail := make([]string, 0, len(reply))
+		for _, v := range reply[1:] {
+			detail = append(detail, text(v))
+		}
+		return nil, refusal(code, strings.Join(detail, ", "))
 	}
-	detail := make([]string, 0, len(reply))
-	for _, v := range reply[1:] {
-		detail = append(detail, text(v))
-	}
-	return nil, refusal(code, strings.Join(detail, ", "))
 }
 
 var refusals = map[string]error{
@@ -226,13 +229,27 @@ func text(v any) string {
 		return v
 	case int64:
 		return strconv.FormatInt(v, 10)
+	case nil:
+		return ""
 	}
 	return fmt.Sprint(v)
 }
 
+// number reads a whole number; what is none is 0.
+func number(v any) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case string:
+		n, _ := strconv.ParseInt(v, 10, 64)
+		return n
+	}
+	return 0
+}
+
 // ms reads milliseconds since the epoch; 0 and nothing are the zero time.
-func ms(v string) time.Time {
-	n, _ := strconv.ParseInt(v, 10, 64)
+func ms(v any) time.Time {
+	n := number(v)
 	if n == 0 {
 		return time.Time{}
 	}

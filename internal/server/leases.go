@@ -177,17 +177,14 @@ func outline(l lease.Lease) client.Lease {
 
 // lease is the whole of a lease for somebody who may see it: an active one with its guest, token and certificate, a queued
 // one with why it waits. key, when there is one, is certified instead of the request's.
-func (a *api) lease(ctx context.Context, who lease.Caller, l lease.Lease, key string) (client.Lease, error) {
-	out := outline(l)
+func (a *api) lease(ctx context.Context, who lease.Caller, l lease.Lease, key string) (out client.Lease, err error) {
+	out = outline(l)
 	if l.Phase == lease.Queued {
 		out.Reason = a.reason(ctx, l)
 	}
-	if l.Phase != lease.Active {
-		return out, nil
-	}
-	g, err := a.Store.Guest(ctx, l.Guest)
-	if err != nil || g.Lease != l.ID {
-		return out, err // it has ended meanwhile: no more than the outline
+	g := l.Leased
+	if g == nil {
+		return out, nil // no more than the outline: it is not granted yet, or over
 	}
 	out.Guest = &client.Guest{
 		Name: g.Name, Incarnation: g.Incarnation, Host: g.Host, Port: g.Port, User: g.User, HostKey: g.HostKey, Health: g.Health,
@@ -195,7 +192,7 @@ func (a *api) lease(ctx context.Context, who lease.Caller, l lease.Lease, key st
 	if l.Owner == who.Owner && len(a.Signer.Key) > 0 {
 		out.Token = a.Signer.Sign(l)
 	}
-	out.Certificate, err = a.certificate(l, g, cmp.Or(key, l.PublicKey))
+	out.Certificate, err = a.certificate(l, *g, cmp.Or(key, l.PublicKey))
 	return out, err
 }
 

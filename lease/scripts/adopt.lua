@@ -2,6 +2,7 @@
 -- ARGV   field, value, …
 -- Result ok, 0, ids of the leases that changed
 redis.call('DEL', base .. ':policy')
+known_policy = nil
 local changed = {}
 if #ARGV > 0 then
   redis.call('HSET', base .. ':policy', unpack(ARGV))

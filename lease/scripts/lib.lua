@@ -1,8 +1,10 @@
--- lib.lua stands in front of every script.
+-- lib.lua stands in front of the calls, and calls.lua behind them. Together they are one script, which carries out a list of
+-- calls on one cache: what comes in at the same time goes to Redis at once. Each call stands in a file of its own, as the body
+-- of a function of ARGV.
 --
 -- KEYS[1]  base of the keys of one cache, "<prefix>:{<cache>}". Every key a script touches begins with it, so that all of
 --          them live in one slot of a Redis Cluster.
--- Result   an array: a code ("ok", or the fact that stood in the way), then what the script's header names.
+-- Result   of a call: an array: a code ("ok", or the fact that stood in the way), then what the call's header names.
 --
 -- Keys below the base:
 --   policy          hash   the cache's settings in force (absent: the spec has the cache no more)
@@ -20,11 +22,66 @@
 --   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
 --
 -- Invariants: a guest is in exactly one index; a pool with a waiting request and a shelved guest in the same enabled cache
--- does not exist after any script; a lease counts once as hit or miss, at its grant.
+-- does not exist after any call; a lease counts once as hit or miss, at its grant.
 
 local base = KEYS[1]
+local wanted = math.min(tonumber(ARGV[1]), 100) -- most guests that the calls can want of a shelf
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+
+-- as_text writes a time, once for all that have it: writing numbers is what costs most.
+local texts = {}
+local function as_text(time)
+  local text = texts[time]
+  if not text then
+    text = string.format('%.0f', time)
+    texts[time] = text
+  end
+  return text
+end
+local stamp = as_text(now)
+
+-- What many calls write to is written once, at the end: the sorted sets in:…, deadlines and ended, and the counters. Who
+-- reads one of these sets writes it first. later and count are the only ways to write them.
+local pending, amounts, counts = {}, {}, {}
+
+local function write(key)
+  local members = pending[key]
+  if not members then return end
+  pending[key], amounts[key] = nil, nil
+  local out, come = {}, {}
+  for member, score in pairs(members) do
+    if score then
+      come[#come + 1] = score
+      come[#come + 1] = member
+    else
+      out[#out + 1] = member
+    end
+  end
+  if #out > 0 then redis.call('ZREM', key, unpack(out)) end
+  if #come > 0 then redis.call('ZADD', key, unpack(come)) end
+end
+
+-- later puts a member into a sorted set, or takes it out where the score is false. What was said last counts.
+local function later(key, member, score)
+  if (amounts[key] or 0) >= 1000 then write(key) end -- unpack has a limit
+  local members = pending[key]
+  if not members then
+    members = {}
+    pending[key] = members
+  end
+  members[member] = score
+  amounts[key] = (amounts[key] or 0) + 1
+end
+
+local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
+
+local function write_all()
+  local keys = {}
+  for key in pairs(pending) do keys[#keys + 1] = key end
+  for _, key in ipairs(keys) do write(key) end
+  for name, by in pairs(counts) do redis.call('HINCRBY', base .. ':stats', name, by) end
+end
 
 local function hash(key)
   local flat = redis.call('HGETALL', key)
@@ -36,27 +93,105 @@ end
 
 local function guest_key(name) return base .. ':guest:' .. name end
 local function lease_key(id) return base .. ':lease:' .. id end
-local function index(pool, state) return base .. ':in:' .. pool .. ':' .. state end
+local indexes = {}
+local function index(pool, state)
+  local of = indexes[pool]
+  if not of then
+    of = {}
+    indexes[pool] = of
+  end
+  if not of[state] then of[state] = base .. ':in:' .. pool .. ':' .. state end
+  return of[state]
+end
 local function guest_of(name) return hash(guest_key(name)) end
 local function lease_of(id) return hash(lease_key(id)) end
-local function policy() return hash(base .. ':policy') end
-local function count(name, by) redis.call('HINCRBY', base .. ':stats', name, by or 1) end
 
+-- lease_values reads a lease in the order in which the results have it and package lease reads it: 1 id  2 holder  3 owner
+-- 4 phase  5 pools  6 guest  7 incarnation  8 ttl  9 created  10 granted  11 deadline  12 cap  13 wait until  14 ended  15 how
+-- 16 outcome  17 source  18 hit  19 public key. Of one that is not on record the first is false.
+local function lease_values(id)
+  return redis.call('HMGET', lease_key(id), 'id', 'holder', 'owner', 'phase', 'pools', 'guest', 'incarnation', 'ttl', 'created',
+    'granted', 'deadline', 'cap', 'wait_until', 'ended', 'how', 'outcome', 'source', 'hit', 'public_key')
+end
+
+-- address_of reads a guest as the results have it for its holder: 1 incarnation  2 lease  3 host  4 port  5 user  6 host key
+-- 7 health.
+local function address_of(name)
+  return redis.call('HMGET', guest_key(name), 'incarnation', 'lease', 'host', 'port', 'user', 'host_key', 'health')
+end
+
+-- The settings, and what is known of shelves and queues, are read once for all calls; what changes them forgets them.
+local known_policy, known_override
+local shelves, sizes, queues = {}, {}, {}
+
+local function policy()
+  if known_policy == nil then known_policy = hash(base .. ':policy') or false end
+  return known_policy or nil
+end
+
+local lists = {}
 local function split(list)
-  local out = {}
-  for item in string.gmatch(list or '', '[^,]+') do out[#out + 1] = item end
+  if not list then return {} end
+  local out = lists[list]
+  if not out then
+    out = {}
+    for item in string.gmatch(list, '[^,]+') do out[#out + 1] = item end
+    lists[list] = out
+  end
   return out
 end
 
 -- enabled: the run-time override first, then the policy; a cache without a policy is not served.
 local function enabled(p)
-  local o = hash(base .. ':override')
+  if known_override == nil then known_override = hash(base .. ':override') or false end
+  local o = known_override
   if o and (o['until'] == '0' or tonumber(o['until']) > now) then return p ~= nil and o.enabled == '1' end
   return p ~= nil and p.enabled == '1'
 end
 
+-- waiting is how many requests wait for a pool.
+local function waiting(pool)
+  if not queues[pool] then queues[pool] = redis.call('ZCARD', base .. ':queue:' .. pool) end
+  return queues[pool]
+end
+
+-- size is how many guests of a pool are on the shelf.
+local function size(pool)
+  if not sizes[pool] then
+    write(index(pool, 'shelved'))
+    sizes[pool] = redis.call('ZCARD', index(pool, 'shelved'))
+  end
+  return sizes[pool]
+end
+
+-- top is the guest of a pool that was shelved last, or nil. It looks as far down as all calls together can want.
+local function top(pool)
+  local shelf = shelves[pool]
+  if not shelf or #shelf == 0 and shelf.deeper then
+    write(index(pool, 'shelved'))
+    shelf = redis.call('ZRANGE', index(pool, 'shelved'), -wanted, -1)
+    shelf.deeper = #shelf == wanted
+    shelves[pool] = shelf
+  end
+  return shelf[#shelf]
+end
+
+-- reshelved keeps what is known of a shelf true when a guest leaves it or comes to it.
+local function reshelved(g, to)
+  local shelf, n = shelves[g.pool], sizes[g.pool]
+  if g.state == 'shelved' then
+    if n then sizes[g.pool] = n - 1 end
+    if shelf and shelf[#shelf] == g.name then shelf[#shelf] = nil else shelves[g.pool] = nil end
+  end
+  if to == 'shelved' then
+    if n then sizes[g.pool] = sizes[g.pool] + 1 end
+    shelf = shelves[g.pool]
+    if shelf then shelf[#shelf + 1] = g.name end
+  end
+end
+
 local function event(g, to, actor, reason, detail)
-  redis.call('XADD', base .. ':events:' .. g.name, 'MAXLEN', '200', '*', 'incarnation', g.incarnation,
+  redis.call('XADD', base .. ':events:' .. g.name, 'MAXLEN', '~', '200', '*', 'incarnation', g.incarnation,
     'from', g.state, 'to', to, 'actor', actor, 'lease', g.lease or '', 'reason', reason, 'detail', detail)
 end
 
@@ -65,22 +200,26 @@ end
 local function on_order(g, to)
   local ordered = (g.ordered or '') ~= ''
   if to == 'planned' or to == 'replacing' then
-    if not ordered then redis.call('HSET', guest_key(g.name), 'ordered', now) end
+    if not ordered then redis.call('HSET', guest_key(g.name), 'ordered', stamp) end
   elseif ordered and (to == 'shelved' or to == 'leased' or to == 'held') then
     redis.call('HDEL', guest_key(g.name), 'ordered')
     if to ~= 'held' then g.since_order = g.ordered end
   end
 end
 
--- move is the only place where a guest changes its state. fields: a flat list of what else to set.
-local function move(g, to, actor, reason, detail, fields)
-  event(g, to, actor, reason or '', detail or '')
-  redis.call('ZREM', index(g.pool, g.state), g.name)
+-- move is the only place where a guest changes its state. Whose it is goes with the state: g.lease where that is leased, else
+-- nobody's. Behind detail come fields and values of what else to set.
+local function move(g, to, actor, reason, detail, ...)
+  reason = reason or ''
+  event(g, to, actor, reason, detail or '')
+  if g.state ~= '' then later(index(g.pool, g.state), g.name, false) end
   if g.state == 'held' then redis.call('ZREM', base .. ':holds', g.name) end
   if g.state == 'quarantined' then redis.call('ZREM', base .. ':quarantine', g.name) end
-  redis.call('ZADD', index(g.pool, to), now, g.name)
-  redis.call('HSET', guest_key(g.name), 'state', to, 'since', now, 'reason', reason or '', unpack(fields or {}))
+  later(index(g.pool, to), g.name, stamp)
+  redis.call('HSET', guest_key(g.name), 'state', to, 'since', stamp, 'reason', reason, 'lease', to == 'leased' and g.lease or '',
+    'health', '', ...)
   on_order(g, to)
+  reshelved(g, to)
   g.state = to
 end
 
@@ -88,11 +227,12 @@ local function leave_queue(l)
   redis.call('ZREM', base .. ':queue', l.id)
   redis.call('ZREM', base .. ':patience', l.id)
   for _, pool in ipairs(split(l.pools)) do redis.call('ZREM', base .. ':queue:' .. pool, l.id) end
+  queues = {}
 end
 
 local function close(l, how, outcome)
-  redis.call('HSET', lease_key(l.id), 'phase', 'ended', 'ended', now, 'how', how, 'outcome', outcome or '')
-  redis.call('ZADD', base .. ':ended', now, l.id)
+  redis.call('HSET', lease_key(l.id), 'phase', 'ended', 'ended', stamp, 'how', how, 'outcome', outcome or '')
+  later(base .. ':ended', l.id, stamp)
   count('ended:' .. how)
 end
 
@@ -101,29 +241,31 @@ local function drop_request(l, how)
   close(l, how)
 end
 
--- grant gives guest g to request l: the one way into the state leased.
-local function grant(l, g, source, hit)
-  local cap = now + tonumber(l.cap_ms)
-  local deadline = math.min(now + tonumber(l.ttl), cap)
-  leave_queue(l)
-  redis.call('HSET', lease_key(l.id), 'phase', 'active', 'guest', g.name, 'incarnation', g.incarnation, 'granted', now,
-    'deadline', deadline, 'cap', cap, 'source', source, 'hit', hit and '1' or '0')
-  redis.call('ZADD', base .. ':deadlines', deadline, l.id)
+-- grant gives guest g to request l: the one way into the state leased. Behind hit come fields and values of the record of a
+-- lease that has none yet. Returns the deadline and the cap.
+local function grant(l, g, source, hit, ...)
+  local last = now + tonumber(l.cap_ms)
+  local cap, deadline = as_text(last), as_text(math.min(now + tonumber(l.ttl), last))
+  redis.call('HSET', lease_key(l.id), 'phase', 'active', 'guest', g.name, 'incarnation', g.incarnation, 'granted', stamp,
+    'deadline', deadline, 'cap', cap, 'source', source, 'hit', hit and '1' or '0', ...)
+  later(base .. ':deadlines', l.id, deadline)
   count(hit and 'hits' or 'misses')
   g.lease = l.id
-  move(g, 'leased', l.holder, '', '', { 'lease', l.id, 'uses', tonumber(g.uses or '0') + 1, 'health', '' })
+  move(g, 'leased', l.holder, '', '', 'uses', tonumber(g.uses or '0') + 1)
+  return deadline, cap
 end
 
 -- hand_over gives g to the first request in line that it satisfies; requests that nobody asks for any more lapse.
 -- Returns the lease id, or nil when nobody waits.
 local function hand_over(g, p, source)
-  if not enabled(p) then return nil end
+  if waiting(g.pool) == 0 or not enabled(p) then return nil end
   while true do
     local id = redis.call('ZRANGE', base .. ':queue:' .. g.pool, 0, 0)[1]
     if not id then return nil end
     local l = lease_of(id)
     local patience = tonumber(redis.call('ZSCORE', base .. ':patience', id) or '0')
     if l and patience >= now then
+      leave_queue(l)
       grant(l, g, source, false)
       return id
     end
@@ -133,7 +275,7 @@ end
 
 local function shelved(p)
   local n = 0
-  for _, pool in ipairs(split(p.pools)) do n = n + redis.call('ZCARD', index(pool, 'shelved')) end
+  for _, pool in ipairs(split(p.pools)) do n = n + size(pool) end
   return n
 end
 
@@ -154,12 +296,11 @@ end
 
 -- settle sends a guest that is nobody's any more where it belongs; returns the lease it was handed to, if any.
 local function settle(g, p, actor, o)
-  redis.call('HSET', guest_key(g.name), 'lease', '', 'health', '')
   local detail = o.detail or ''
   if (g.condemned or '') ~= '' then move(g, 'tainted', actor, g.condemned, detail)
   elseif o.hold and o.hold > 0 then
     redis.call('ZADD', base .. ':holds', now + o.hold, g.name)
-    move(g, 'held', actor, 'hold', detail, { 'until', now + o.hold })
+    move(g, 'held', actor, 'hold', detail, 'until', now + o.hold)
   elseif o.unwanted then move(g, 'tainted', actor, 'unwanted', detail)
   elseif not p then move(g, 'tainted', actor, 'removed', detail)
   elseif p.uses ~= '0' and tonumber(g.uses) >= tonumber(p.uses) then move(g, 'tainted', actor, 'uses', detail)
@@ -169,19 +310,31 @@ local function settle(g, p, actor, o)
   return nil
 end
 
--- finish ends an active lease and sends its guest on; returns the lease that the guest was handed to, if any.
+-- finish ends an active lease and sends its guest on; returns the lease that the guest was handed to, if any, and the state
+-- that it is in now.
 local function finish(l, how, outcome, actor, o)
-  redis.call('ZREM', base .. ':deadlines', l.id)
+  later(base .. ':deadlines', l.id, false)
   close(l, how, outcome)
-  local g = guest_of(l.guest)
-  if not g or g.lease ~= l.id or g.state ~= 'leased' then return nil end
+  local v = redis.call('HMGET', guest_key(l.guest), 'name', 'pool', 'incarnation', 'state', 'lease', 'uses', 'born', 'condemned', 'reset', 'drawn')
+  if v[5] ~= l.id or v[4] ~= 'leased' then return nil end
+  local g = { name = v[1], pool = v[2], incarnation = v[3], state = v[4], lease = v[5], uses = v[6] or '0', born = v[7] or '0',
+    condemned = v[8] or '', reset = v[9], drawn = v[10] }
   o.detail = how .. (outcome ~= '' and (': ' .. outcome) or '')
-  return settle(g, policy(), actor, o)
+  return settle(g, policy(), actor, o), g.state
 end
 
 local function may(l, owner, admin) return admin == '1' or l.owner == owner end
 
+-- view is the result that a lease is: code, lease, place in line, extra, again, and, while it is active, its guest.
 local function view(code, id, extra, again)
-  local rank = redis.call('ZRANK', base .. ':queue', id)
-  return { code, redis.call('HGETALL', lease_key(id)), rank and rank + 1 or 0, extra or '', again or '' }
+  local values = lease_values(id)
+  local place, address = 0, ''
+  if values[4] == 'queued' then place = (redis.call('ZRANK', base .. ':queue', id) or -1) + 1 end
+  if values[4] == 'active' then
+    address = address_of(values[6])
+    if address[2] ~= id then address = '' end
+  end
+  return { code, values, place, extra or '', again or '', address }
 end
+
+local calls = {}

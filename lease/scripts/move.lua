@@ -24,7 +24,8 @@ local fresh = g.state == 'booting' or g.state == 'preparing'
 if to == 'ready' then to = (p and p.prepare == '1' and g.state == 'booting') and 'preparing' or 'shelved' end
 if to == 'gone' then
   event(g, 'gone', ARGV[5], ARGV[6], ARGV[7])
-  redis.call('ZREM', index(g.pool, g.state), g.name)
+  later(index(g.pool, g.state), g.name, false)
+  reshelved(g, 'gone')
   redis.call('ZREM', base .. ':holds', g.name)
   redis.call('ZREM', base .. ':quarantine', g.name)
   redis.call('SREM', base .. ':guests', g.name)
@@ -36,5 +37,6 @@ elseif to == 'shelved' then handed = shelve(g, p, ARGV[5], fresh, ARGV[7])
 elseif to == 'held' then
   move(g, to, ARGV[5], ARGV[6], ARGV[7])
   redis.call('ZADD', base .. ':holds', g['until'], g.name) -- after move, which ends the hold of a held one
-else move(g, to, ARGV[5], ARGV[6], ARGV[7], to == 'booting' and { 'born', now } or nil) end
+elseif to == 'booting' then move(g, to, ARGV[5], ARGV[6], ARGV[7], 'born', stamp)
+else move(g, to, ARGV[5], ARGV[6], ARGV[7]) end
 return { 'ok', redis.call('HGETALL', guest_key(g.name)), handed or '', g.since_order or '0' }

@@ -8,5 +8,5 @@ if l.phase == 'queued' then return { 'queued' } end
 local deadline = math.min(now + tonumber(l.ttl), tonumber(l.cap or '0'))
 if l.phase ~= 'active' or deadline <= now then return { 'over', l.how or 'expired' } end
 redis.call('HSET', lease_key(l.id), 'deadline', deadline)
-redis.call('ZADD', base .. ':deadlines', deadline, l.id)
+later(base .. ':deadlines', l.id, deadline)
 return view('ok', l.id)

@@ -15,6 +15,7 @@ if deadline <= now then return { 'over', 'expired' } end
 redis.call('HSET', lease_key(ARGV[1]), 'id', ARGV[1], 'holder', ARGV[2], 'owner', ARGV[3], 'phase', 'active', 'pools', g.pool,
   'ttl', ARGV[6], 'cap_ms', 0, 'created', ARGV[8], 'granted', ARGV[8], 'deadline', deadline, 'cap', ARGV[7], 'guest', g.name,
   'incarnation', g.incarnation, 'source', 'shelf', 'hit', '0', 'wait_until', 0, 'patience', 0, 'idem', '', 'fingerprint', '')
-redis.call('ZADD', base .. ':deadlines', deadline, ARGV[1])
-move(g, 'leased', ARGV[2], 'restored', '', { 'lease', ARGV[1], 'uses', tonumber(g.uses or '0') + 1 })
+later(base .. ':deadlines', ARGV[1], deadline)
+g.lease = ARGV[1]
+move(g, 'leased', ARGV[2], 'restored', '', 'uses', tonumber(g.uses or '0') + 1)
 return view('ok', ARGV[1])

@@ -6,6 +6,7 @@
 -- Invariant: time in which Greenroom or Redis was away never ends a lease or a request.
 local batch, grace = tonumber(ARGV[1]), now + tonumber(ARGV[3])
 local changed, more = {}, 0
+write(base .. ':deadlines')
 local last = tonumber(redis.call('GET', base .. ':swept') or '0')
 redis.call('SET', base .. ':swept', now)
 if last > 0 and now - last > tonumber(ARGV[2]) then
@@ -18,6 +19,7 @@ if last > 0 and now - last > tonumber(ARGV[2]) then
   end
 end
 local function due(key)
+  write(base .. key)
   local list = redis.call('ZRANGEBYSCORE', base .. key, '-inf', '(' .. now, 'LIMIT', 0, batch)
   if #list == batch then more = 1 end
   return list
@@ -49,23 +51,30 @@ end
 local p = policy()
 if enabled(p) then
   for _, pool in ipairs(split(p.pools)) do
-    while redis.call('ZCARD', base .. ':queue:' .. pool) > 0 do
-      local name = redis.call('ZRANGE', index(pool, 'shelved'), -1, -1)[1]
+    while waiting(pool) > 0 do
+      local name = top(pool)
       local id = name and hand_over(guest_of(name), p, 'shelf')
       if not id then break end
       changed[#changed + 1] = id
     end
   end
 end
-local function forget(id)
-  local idem = redis.call('HGET', lease_key(id), 'idem')
-  if idem and idem ~= '' then redis.call('HDEL', base .. ':idem', idem) end
-  redis.call('DEL', lease_key(id))
-  redis.call('ZREM', base .. ':ended', id)
+-- forget takes records of ended leases away, with the idempotency keys that lead to them.
+local function forget(ids)
+  if #ids == 0 then return end
+  local keys, idems = {}, {}
+  for i, id in ipairs(ids) do
+    keys[i] = lease_key(id)
+    local idem = redis.call('HGET', keys[i], 'idem')
+    if idem and idem ~= '' then idems[#idems + 1] = idem end
+  end
+  redis.call('DEL', unpack(keys))
+  if #idems > 0 then redis.call('HDEL', base .. ':idem', unpack(idems)) end
+  redis.call('ZREM', base .. ':ended', unpack(ids))
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. ':ended', '-inf', now - tonumber(ARGV[4]), 'LIMIT', 0, batch)) do forget(id) end
+write(base .. ':ended')
+forget(redis.call('ZRANGEBYSCORE', base .. ':ended', '-inf', now - tonumber(ARGV[4]), 'LIMIT', 0, batch))
 local over = redis.call('ZCARD', base .. ':ended') - tonumber(ARGV[5])
-if over > 0 then
-  for _, id in ipairs(redis.call('ZRANGE', base .. ':ended', 0, math.min(over, batch) - 1)) do forget(id) end
-end
+if over > 0 then forget(redis.call('ZRANGE', base .. ':ended', 0, math.min(over, batch) - 1)) end
+if over > batch then more = 1 end
 return { 'ok', more, changed }

@@ -21,7 +21,7 @@ end
 local claimed = { quarantined = true, planned = true, provisioning = true, replacing = true, retiring = true }
 if claimed[g.state] then return { 'conflict', g.state, g.incarnation } end
 if g.state ~= 'tainted' then
-  move(g, 'tainted', ARGV[3], ARGV[4], ARGV[5], { 'evidence', ARGV[5] })
+  move(g, 'tainted', ARGV[3], ARGV[4], ARGV[5], 'evidence', ARGV[5])
   if ARGV[7] == '1' then count('deaths:' .. g.pool .. ':' .. ARGV[4]) end
 end
 return { 'ok', redis.call('HGETALL', guest_key(g.name)) }
