@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"greenroom/lease"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/plan"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
@@ -132,13 +133,22 @@ func (pv *previewing) readLeases(ctx context.Context) error {
 
 // readObstacles notes what will keep the revision from being carried out at once.
 func (pv *previewing) readObstacles(ctx context.Context) error {
+	pools := map[string]bool{} // those that were removed and have guests included
 	for _, p := range pv.head.fleet.Pools {
-		pause, err := pv.loop.o.Store.Paused(ctx, p.Name)
+		pools[p.Name] = true
+	}
+	for _, g := range pv.guests {
+		pools[g.Pool] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
+		pause, err := pv.loop.o.Store.Paused(ctx, name)
 		if err != nil {
 			return err
 		}
 		if pause != nil {
-			pv.note("pool %s is paused by %s: nothing happens in it until it is resumed", p.Name, pause.By)
+			pv.note("pool %s is paused by %s: nothing happens in it until it is resumed", name, pause.By)
+		} else if why := pv.loop.standstill(name); why != "" {
+			pv.note("pool %s does not converge just now (%s): greenroom status tells why", name, why)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(pv.overrides)) {
@@ -148,6 +158,20 @@ func (pv *previewing) readObstacles(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// standstill is the reason why a pool waits or has stopped; empty: it does not.
+func (l *Loop) standstill(pool string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.pools[pool]; p != nil {
+		for _, t := range []condition.Type{condition.Stalled, condition.Waiting} {
+			if c := p.conditions[t]; c.Status {
+				return c.Reason
+			}
+		}
+	}
+	return ""
 }
 
 // snapshot is what Decide would see with a side in force.

@@ -2,11 +2,15 @@ package reconcile_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"greenroom/lease"
 	"greenroom/reconcile"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/plan"
 	"greenroom/specs"
 )
@@ -50,6 +54,36 @@ func TestAPreviewWithTerraformSaysWhatARunThenDoes(t *testing.T) {
 		}
 		return fresh == 2 && len(h.guests(t.Context())) == 3
 	})
+}
+
+func TestAPreviewNotesWhatStandsInTheWay(t *testing.T) {
+	h := openHouse(t)
+	bad := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bad, "main.tf"), []byte("nonsense\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	web := &specs.Pool{Name: "web", Module: bad, ModuleDir: bad, Max: 2, Spare: 1, ShardSize: 5, Variables: []byte("{}"), Rollout: specs.Rollout{MaxUnavailable: 1}}
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 1, func(f *specs.Fleet) { f.Pools = append(f.Pools, web) })})
+	h.until("a pool has failed", func() bool {
+		st, err := h.loop.Status(t.Context())
+		return err == nil && len(st.Pools) == 2 && st.Pools[0].Guests[lease.Shelved] == 1 && condition.Of(st.Pools[1].Conditions, condition.Stalled).Status
+	})
+	if err := h.store.SetPause(t.Context(), "local", &lease.Pause{By: "bob", Reason: "an upgrade"}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.loop.Preview(t.Context(), reconcile.Revision{Fleet: &specs.Fleet{Revision: "r2", Pools: []*specs.Pool{web}}}) // the other still has guests
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"pool local is paused by bob: nothing happens in it until it is resumed", "pool web does not converge just now (FaultContract): greenroom status tells why",
+	}
+	if diff := cmp.Diff(want, p.Plan.Notes); diff != "" {
+		t.Error(diff)
+	}
+	if err := h.store.SetPause(t.Context(), "local", nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (h *house) digestOf(guest string) string {
