@@ -342,7 +342,11 @@ func Short(revision string) string {
 
 // Compared says what the plan compares.
 func (l Layout) Compared() (base, head string) {
-	return cmp.Or(Short(l.Plan.Base), "nothing in force"), cmp.Or(Short(l.Plan.Head), "a head not read yet")
+	base, head = Short(l.Plan.Base), Short(l.Plan.Head)
+	if !l.Plan.Told() { // then nobody has looked yet
+		return cmp.Or(base, "what is in force"), cmp.Or(head, map[bool]string{true: "a head that could not be read"}[l.Plan.Phase == Failed], "a head not read yet")
+	}
+	return cmp.Or(base, "nothing in force"), cmp.Or(head, "a head not read yet")
 }
 
 // Life says when the plan was made and how long it is good for.

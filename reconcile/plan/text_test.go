@@ -363,6 +363,20 @@ func TestARevisionIsShortAndStillOfItsKind(t *testing.T) {
 	}
 }
 
+func TestAPlanThatWasNotMadeDoesNotSayThatNothingIsInForce(t *testing.T) {
+	for _, c := range []struct {
+		p          Plan
+		base, head string
+	}{
+		{Plan{Phase: Making}, "what is in force", "a head not read yet"}, {Plan{Phase: Failed}, "what is in force", "a head that could not be read"},
+		{Plan{Phase: Failed, Head: "0123"}, "what is in force", "0123"}, {Plan{Phase: Ready, Head: "0123"}, "nothing in force", "0123"},
+	} {
+		if base, head := LayOut(c.p).Compared(); base != c.base || head != c.head {
+			t.Errorf("%+v compares %q with %q", c.p, base, head)
+		}
+	}
+}
+
 func TestTimesAreInWords(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		time.Hour: "1 hour", 90 * time.Minute: "90 minutes", time.Minute: "1 minute", 5 * time.Hour: "5 hours", 72 * time.Hour: "3 days",
