@@ -154,7 +154,7 @@ func (p *patrol) settle(pl *pool, now time.Time) {
 	}
 	switch {
 	case pl.shown == "":
-		p.o.Log.Warn("the brake is on: "+why, "pool", pl.name)
+		p.o.Log.Warn("the brake is on", "pool", pl.name, "reason", why)
 	case why == "":
 		p.o.Log.Info("the brake is off again", "pool", pl.name)
 	}
@@ -191,7 +191,7 @@ func (p *patrol) execute(ctx context.Context, g lease.Guest, o order) (lease.Gue
 	}
 	after, err := p.o.Store.Taint(ctx, system, g, *o.taint)
 	if err == nil {
-		p.o.Log.Warn("tainted a guest: "+o.taint.Reason, "pool", g.Pool, "guest", g.Name)
+		p.o.Log.Warn("decided: taint", "pool", g.Pool, "cache", g.Cache, "guest", g.Name, "reason", o.taint.Reason)
 	}
 	return after, err
 }

@@ -45,7 +45,10 @@ func newEvents() *cobra.Command {
 			return err
 		}
 		last, err := pastEvents(cmd, c, f)
-		if err != nil || !follow {
+		switch {
+		case follow && cmd.Context().Err() != nil:
+			return nil
+		case err != nil || !follow:
 			return hinted(err)
 		}
 		f.After = last

@@ -61,7 +61,7 @@ func serve(ctx context.Context, o server.Options) error {
 	if err != nil {
 		return err
 	}
-	o.Log.Info("serving", "addr", s.Addr().String(), "state_dir", o.StateDir, "specs", o.Specs)
+	o.Log.Info("serving", "addr", s.Addr().String(), "path", o.StateDir, "source", o.Specs)
 	return s.Run(ctx)
 }
 

@@ -105,8 +105,8 @@ func (s *Store) load() error {
 		return err
 	}
 	if now := s.opts.Now().UnixMilli(); s.mem.millis > now+time.Minute.Milliseconds() {
-		s.opts.Log.Warn("the host's clock is behind the embedded store's last write; time stands still until it catches up",
-			"behind", time.Duration(s.mem.millis-now)*time.Millisecond)
+		s.opts.Log.Warn(fmt.Sprintf("the host's clock is %v behind the embedded store's last write; time stands still until it catches up",
+			time.Duration(s.mem.millis-now)*time.Millisecond))
 	}
 	s.base = fileSize(g.snapshot())
 	s.compactIfLarge()
@@ -162,7 +162,7 @@ func (s *Store) replay() error {
 	if size == int64(len(b)) {
 		return nil
 	}
-	s.opts.Log.Warn("dropping a record that a crash left incomplete", "file", s.journal.file.Name(), "at", size, "bytes", int64(len(b))-size)
+	s.opts.Log.Warn(fmt.Sprintf("dropping the last %d bytes of the journal, a record that a crash left incomplete", int64(len(b))-size), "path", s.journal.file.Name())
 	return s.journal.file.Truncate(size)
 }
 

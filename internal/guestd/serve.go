@@ -122,7 +122,7 @@ func (s *server) configure() error {
 
 func (s *server) logAuth(conn cryptossh.ConnMetadata, method string, err error) {
 	if err != nil && !errors.Is(err, cryptossh.ErrNoAuth) {
-		s.log.Warn("login refused", "user", conn.User(), "method", method, "err", err)
+		s.log.Warn("refused a login by "+method, "by", conn.User(), "err", err)
 	}
 }
 
@@ -143,7 +143,7 @@ func (s *server) run(ctx context.Context, reports io.WriteCloser) error {
 	if err := tell(reports, report{Port: port}); err != nil {
 		return fmt.Errorf("report to guestd start: %w", err)
 	}
-	s.log.Info("guest is ready", "incarnation", s.birth.Incarnation, "port", port)
+	s.log.Info("guest is ready", "incarnation", s.birth.Incarnation, "addr", listener.Addr().String())
 	s.accept(ctx, listener)
 	s.closeConns(func(*cryptossh.ServerConn) bool { return true })
 	err = s.endOthers()

@@ -72,7 +72,7 @@ func (s *session) serve(requests <-chan *cryptossh.Request) {
 	for request := range requests {
 		err := s.handle(request)
 		if err != nil {
-			s.server.log.Warn("request refused", "request", request.Type, "err", err)
+			s.server.log.Warn("refused the request "+request.Type, "err", err)
 		}
 		request.Reply(err == nil, nil)
 		if s.work != nil {

@@ -179,7 +179,7 @@ func (p *Preparer) logEnd(ctx context.Context, g lease.Guest, s script, err, tel
 	case tell != nil:
 		log.Error("cannot record how a guest's "+s.kind+" went; it will be run again", "err", tell)
 	case err != nil:
-		log.Warn("tainted a guest: "+s.kind+"_failed", "err", err)
+		log.Warn("decided: taint", "reason", s.kind+"_failed", "err", err)
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *Server) open(o Options) error {
 	}
 	s.closers = append(s.closers, closer)
 	s.parts = Parts{Store: lease.New(rdb, lease.Options{Notify: changes.tell}), Changes: changes, Log: o.Log, Level: o.LogLevel, Now: time.Now, Closing: s.closing}
-	s.parts.Feed = NewFeed(s.parts.Store, time.Now, s.closing)
+	s.parts.Feed = newFeed(s.parts.Store, o.Log, time.Now, s.closing)
 	changes.Subscribe(s.parts.Feed.Notify)
 	if err := s.keys(o.StateDir); err != nil {
 		return err

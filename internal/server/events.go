@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ type Feed struct {
 	now     func() time.Time
 	closing <-chan struct{}
 	beat    time.Duration // between two signs of life in a stream
+	log     *slog.Logger
 
 	lineMu  sync.Mutex // of what follows
 	line    []told
@@ -71,8 +73,13 @@ type entry struct {
 
 // NewFeed returns an empty feed; it grows by Notify. closing ends every subscription; nil: never.
 func NewFeed(store *lease.Store, now func() time.Time, closing <-chan struct{}) *Feed {
+	return newFeed(store, slog.New(slog.DiscardHandler), now, closing)
+}
+
+// newFeed returns one that tells log, at debug, what it tells its followers.
+func newFeed(store *lease.Store, log *slog.Logger, now func() time.Time, closing <-chan struct{}) *Feed {
 	start := now().UnixMicro()
-	return &Feed{store: store, now: now, closing: closing, beat: heartbeat, last: start, gone: start, followers: map[*follower]struct{}{}}
+	return &Feed{store: store, now: now, closing: closing, beat: heartbeat, log: log, last: start, gone: start, followers: map[*follower]struct{}{}}
 }
 
 // Notify takes a change in the store. It does not block.
@@ -264,6 +271,10 @@ func cut(s string) string {
 
 // publish gives an event its number, keeps it and hands it to every follower.
 func (f *Feed) publish(e entry) {
+	if f.log.Enabled(context.Background(), slog.LevelDebug) {
+		f.log.Debug(string(e.Kind), "cache", e.Cache, "guest", e.Guest, "lease", e.Lease, "from", e.From, "to", e.To,
+			"reason", cmp.Or(e.Reason, e.How, e.Source), "by", e.By)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e.ID = max(f.last+1, f.now().UnixMicro())

@@ -30,6 +30,7 @@ const (
 type access struct {
 	admin   bool // only admins
 	anytime bool // also while the store can't be used
+	told    bool // what the call changes is logged where that is done
 }
 
 // none is the body of a call that takes none: nothing at all, or {}.
@@ -126,7 +127,22 @@ func call[In any](ctx context.Context, a *api, may access, h handler[In], w http
 	if err := a.Outage(); err != nil && !may.anytime {
 		return answer{}, err
 	}
-	return h(ctx, who, req)
+	out, err := h(ctx, who, req)
+	if err == nil && may.admin && !may.told && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		a.Log.Info("did what an admin ordered", "method", r.Method, "path", r.URL.Path, "by", who.Name, "reason", reasonIn(req.Body))
+	}
+	return out, err
+}
+
+// reasonIn is what an admin gives as the reason of an order.
+func reasonIn(body any) string {
+	switch body := body.(type) {
+	case client.Reason:
+		return body.Reason
+	case client.Toggle:
+		return body.Reason
+	}
+	return ""
 }
 
 // fail answers err, and logs it when it is a fault of ours.

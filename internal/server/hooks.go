@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -39,7 +40,7 @@ func (a *api) hook(w http.ResponseWriter, r *http.Request) {
 	out, err := a.deliver(w, r, forge)
 	if errors.Is(err, gitops.ErrForged) || errors.Is(err, gitops.ErrReplayed) {
 		if n, now := a.refused.tell(a.Now()); now {
-			a.Log.Warn("webhooks were refused", "forge", forge, "from", r.RemoteAddr, "err", err, "since_last", n)
+			a.Log.Warn(fmt.Sprintf("webhooks of %s were refused: %d since the last such line", forge, n), "remote", r.RemoteAddr, "err", err)
 		}
 	}
 	switch {

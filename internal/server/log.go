@@ -31,7 +31,7 @@ func (a *api) setLog(ctx context.Context, who lease.Caller, r request[client.Log
 	}
 	before := a.Level.Level()
 	a.Level.Set(min(before, level)) // so that the change is told when either level would tell it
-	a.Log.Info("the log's level is changed", "level_before", levelName(before), "level_after", levelName(level), "by", who.Name)
+	a.Log.Info(fmt.Sprintf("changed the log's level from %s to %s", levelName(before), levelName(level)), "by", who.Name)
 	a.Level.Set(level)
 	return a.getLog(ctx, who, request[none]{})
 }

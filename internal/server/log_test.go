@@ -29,10 +29,10 @@ func TestAdminsChangeTheLevelOfTheLogAtRunTime(t *testing.T) {
 	}
 	told := []string{}
 	for line := range strings.Lines(h.logs.String()) {
-		_, change, _ := strings.Cut(strings.TrimSpace(line), "level_before=")
+		_, change, _ := strings.Cut(strings.TrimSpace(line), "level from ")
 		told = append(told, change)
 	}
-	want := "info level_after=error by=root, error level_after=debug by=root, debug level_after=error by=root, warn level_after=info by=root"
+	want := `info to error" by=root, error to debug" by=root, debug to error" by=root, warn to info" by=root`
 	if got := strings.Join(told, ", "); got != want {
 		t.Errorf("the log tells %s, want %s", got, want)
 	}

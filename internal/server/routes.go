@@ -70,15 +70,15 @@ func (a *api) routes(router *mux.Router) {
 	on("POST", "/v1/plans", handle(a, user, a.requestPlan))
 	on("GET", "/v1/plans", handle(a, access{anytime: true}, a.listPlans))
 	on("GET", "/v1/plans/{plan}", handle(a, access{anytime: true}, a.getPlan))
-	on("POST", "/v1/plans/{plan}/approve", handle(a, admin, a.approvePlan))
+	on("POST", "/v1/plans/{plan}/approve", handle(a, access{admin: true, told: true}, a.approvePlan))
 	on("POST", "/v1/hooks/{forge}", http.HandlerFunc(a.hook))
 
 	on("GET", "/v1/log", handle(a, access{admin: true, anytime: true}, a.getLog))
-	on("PUT", "/v1/log", handle(a, access{admin: true, anytime: true}, a.setLog))
+	on("PUT", "/v1/log", handle(a, access{admin: true, anytime: true, told: true}, a.setLog))
 
 	on("GET", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.listTokens))
-	on("POST", "/v1/tokens", handle(a, access{admin: true, anytime: true}, a.createToken))
-	on("DELETE", "/v1/tokens/{token}", handle(a, access{admin: true, anytime: true}, a.revokeToken))
+	on("POST", "/v1/tokens", handle(a, access{admin: true, anytime: true, told: true}, a.createToken))
+	on("DELETE", "/v1/tokens/{token}", handle(a, access{admin: true, anytime: true, told: true}, a.revokeToken))
 
 	on("GET", "/healthz", http.HandlerFunc(health))
 	on("GET", "/readyz", http.HandlerFunc(a.ready))

@@ -79,7 +79,7 @@ func (p Parts) withDefaults() Parts {
 		p.Now = time.Now
 	}
 	if p.Feed == nil {
-		p.Feed = NewFeed(p.Store, p.Now, p.Closing)
+		p.Feed = newFeed(p.Store, p.Log, p.Now, p.Closing)
 		p.Changes.Subscribe(p.Feed.Notify)
 	}
 	if p.Outage == nil {

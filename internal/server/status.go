@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -38,7 +39,7 @@ func (a *api) listTokens(context.Context, lease.Caller, request[none]) (answer, 
 func (a *api) createToken(_ context.Context, who lease.Caller, r request[client.NewToken]) (answer, error) {
 	made, err := a.Tokens.Create(r.Body)
 	if err == nil {
-		a.Log.Info("token created", "token", made.ID, "name", made.Name, "role", made.Role, "by", who.Name)
+		a.Log.Info(fmt.Sprintf("made a token of the role %s for %s", made.Role, made.Name), "token", made.ID, "by", who.Name)
 	}
 	return answer{status: http.StatusCreated, body: made}, err
 }
@@ -46,7 +47,7 @@ func (a *api) createToken(_ context.Context, who lease.Caller, r request[client.
 func (a *api) revokeToken(_ context.Context, who lease.Caller, r request[none]) (answer, error) {
 	err := a.Tokens.Revoke(r.path("token"))
 	if err == nil {
-		a.Log.Info("token revoked", "token", r.path("token"), "by", who.Name)
+		a.Log.Info("revoked a token", "token", r.path("token"), "by", who.Name)
 	}
 	return answer{status: http.StatusNoContent}, err
 }

@@ -32,7 +32,7 @@ func (s *Site) acting(kind string, show shower, acts map[string]act) http.Handle
 		done, err := do(r.Context(), s.api(who), name, r.PostForm)
 		if err != nil {
 			status, text := problem(err)
-			s.o.Log.Warn("what a page asked for was refused", "caller", who.Name, "path", r.URL.Path, "err", err)
+			s.o.Log.Warn("what a page asked for was refused", "by", who.Name, "path", r.URL.Path, "err", err)
 			show(w, r, who, fault{status, text})
 			return
 		}
@@ -40,7 +40,6 @@ func (s *Site) acting(kind string, show shower, acts map[string]act) http.Handle
 		if kind != "" {
 			path = local("/" + kind + "s/" + name)
 		}
-		s.o.Log.Info("done from a page", "caller", who.Name, "path", r.URL.Path)
 		s.sessions.tell(who.session, notice{path, done})
 		http.Redirect(w, r, path, http.StatusSeeOther)
 	})

@@ -59,7 +59,7 @@ func (s *Site) signIn(w http.ResponseWriter, r *http.Request) {
 	s.sessions.end(cookie(r, "session"))
 	setCookie(w, r, "form", "", 0)
 	setCookie(w, r, "session", s.sessions.begin(token), sessionLife)
-	s.o.Log.Info("signed in", "caller", who.Name, "remote", from)
+	s.o.Log.Info("signed in", "by", who.Name, "remote", from)
 	http.Redirect(w, r, local(next), http.StatusSeeOther)
 }
 

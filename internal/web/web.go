@@ -106,7 +106,7 @@ func (s *Site) render(w http.ResponseWriter, status int, name string, p page) {
 	p.Plans = s.o.Plans != nil
 	var body bytes.Buffer
 	if err := s.templates[name].ExecuteTemplate(&body, "layout.html", p); err != nil {
-		s.o.Log.Error("a page could not be rendered", "page", name, "err", err)
+		s.o.Log.Error("the page "+name+" could not be rendered", "err", err)
 		http.Error(w, "the page could not be rendered", http.StatusInternalServerError)
 		return
 	}

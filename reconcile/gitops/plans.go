@@ -453,7 +453,7 @@ func (p *Plans) Approve(by lease.Caller, id, digest string) (plan.Plan, error) {
 		p.approved(id, approval, false)
 		return plan.Plan{}, fmt.Errorf("approving plan %s: %w", id, err)
 	}
-	p.o.Log.Info("approved a plan", "plan", id, "by", by.Name, "revision", seen.Head, "digest", seen.Digest)
+	p.o.Log.Info("approved a plan", "plan", id, "by", by.Name, "revision", seen.Head)
 	p.approved(id, approval, true)
 	seen.Approved = approval
 	return seen, nil
@@ -679,7 +679,7 @@ func (p *Plans) within(ctx context.Context, limit time.Duration, m making, do fu
 	defer cancel()
 	defer func() {
 		if fault := recover(); fault != nil {
-			p.o.Log.Error("making a plan panicked", "plan", m.id, "err", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			p.o.Log.Error("making a plan panicked", "plan", m.id, "err", fmt.Sprintf("%v\n%s", fault, debug.Stack()))
 			err = errors.New("a fault in Greenroom itself; its log tells more")
 		}
 	}()

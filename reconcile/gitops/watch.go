@@ -83,7 +83,7 @@ func (w *watcher) follow(in inputs) {
 			return
 		}
 		if err := w.notify.Add(path); err != nil {
-			w.log.Debug("not watched", "dir", path, "err", err)
+			w.log.Debug("not watched", "path", path, "err", err)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (d *Driver) findBinary(ctx context.Context) (path, ver string, err error) {
 }
 
 func (d *Driver) install(ctx context.Context, allowed version.Constraints, bin string) (path, ver string, err error) {
-	d.opts.Log.Info("installing terraform", "constraint", allowed.String(), "dir", bin)
+	d.opts.Log.Info("installing terraform", "version", allowed.String(), "path", bin)
 	ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
 	defer cancel()
 	path, err = install.NewInstaller().Ensure(ctx, []src.Source{

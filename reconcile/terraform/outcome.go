@@ -138,12 +138,12 @@ func (r *run) unlockOrphan(ctx context.Context, s *stream) bool {
 	if lock.Who != dead.Who || lock.Created.Before(dead.Since) || lock.Created.After(dead.Until) {
 		return false
 	}
-	r.log.Warn("breaking the lock that a dead run of this shard has left", "lock", lock.ID, "orphan", dead.Run)
+	r.log.Warn("breaking the lock " + lock.ID + " that the dead run " + dead.Run + " of this shard has left")
 	err := r.session.do(ctx, "unlock", nil, func(ctx context.Context) error {
 		return r.session.tf.ForceUnlock(ctx, lock.ID)
 	})
 	if err != nil && causeOf(err) == nil {
-		r.log.Warn("the lock could not be broken", "lock", lock.ID, "err", r.said(err))
+		r.log.Warn("the lock could not be broken", "err", r.said(err))
 	}
 	return err == nil
 }

@@ -93,7 +93,7 @@ func (d *Driver) preview(ctx context.Context, dir string, job Job) (plan.Shard, 
 	}
 	defer func() {
 		if err := os.RemoveAll(dir); err != nil {
-			d.opts.Log.Error("the directory of a preview, which holds secrets, can't be removed", "dir", dir, "err", err)
+			d.opts.Log.Error("the directory of a preview, which holds secrets, can't be removed", "path", dir, "err", err)
 		}
 	}()
 	in := d.newIntent(job)

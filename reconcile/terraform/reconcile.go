@@ -64,7 +64,7 @@ func (r *run) initFrom(ctx context.Context, providers string) error {
 		if err == nil || causeOf(err) != nil {
 			return err
 		}
-		r.log.Info("providers could not be taken from another directory", "dir", providers, "err", err)
+		r.log.Info("providers could not be taken from another directory", "path", providers, "err", err)
 	}
 	return r.runInit(ctx)
 }
