@@ -200,7 +200,7 @@ func (l *Loop) since(fleet *specs.Fleet) time.Time {
 func (l *Loop) putInForce(fleet *specs.Fleet, recipes map[string]recipe, faults map[string]error, since time.Time, approved string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.o.Log.Info("specs are in force", "revision", fleet.Revision, "pools", len(fleet.Pools), "caches", len(fleet.Caches))
+	l.o.Log.Info("specs are in force", "revision", fleet.Revision)
 	l.useUp(approved, l.fleet.Revision != "" && l.fleet.Revision != fleet.Revision)
 	l.fleet, l.recipes, l.faults, l.specSince = fleet, recipes, faults, since
 	l.view.forget()
