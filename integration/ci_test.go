@@ -509,6 +509,7 @@ func TestAPreviewIsOneCommentThatFollowsEveryPush(t *testing.T) {
 				fetch, refuse bool
 				code          int
 				log, comment  []string
+				hides         string // must not be in the comment
 			}{
 				{
 					name: "a change", spec: fleet{max: 3, warm: 2, size: 2}.String(), fetch: true,
@@ -524,7 +525,7 @@ func TestAPreviewIsOneCommentThatFollowsEveryPush(t *testing.T) {
 				},
 				{
 					name: "a fault", spec: fleet{max: 3, warm: 1, size: 1, cache: "  sise = 2 # " + hostile}.String(), code: 1,
-					log: []string{"No plan could be made", "sise"}, comment: []string{"\n````text\n", "sise", hostile},
+					log: []string{"No plan could be made", "sise"}, comment: []string{"\n```text\n", "sise"}, hides: hostile,
 				},
 				{
 					name: "a forge that refuses", spec: fleet{max: 3, warm: 2, size: 2}.String(), refuse: true, code: 1,
@@ -544,6 +545,9 @@ func TestAPreviewIsOneCommentThatFollowsEveryPush(t *testing.T) {
 				}
 				says(t, push.name+": the log", o.log, push.log)
 				says(t, push.name+": the comment", ours[0].Body, push.comment)
+				if push.hides != "" && strings.Contains(ours[0].Body, push.hides) {
+					t.Errorf("%s: the comment tells %q", push.name, push.hides)
+				}
 				if first == 0 {
 					first = ours[0].ID
 				}

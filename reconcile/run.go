@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,6 +84,13 @@ func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
 		return
 	}
 	job, err := l.job(ctx, shard, pool, run, fence, drift)
+	if errors.Is(err, errNothingToDo) {
+		if err := l.o.Store.Unlock(ctx, pool, shard, l.o.Writer); err != nil {
+			log.Warn("the shard could not be unlocked; that runs out by itself", "err", err)
+		}
+		l.free(shard)
+		return
+	}
 	if err != nil {
 		l.lost(shard, pool, run, err)
 		return
@@ -159,11 +167,17 @@ func (l *Loop) renewLock(ctx context.Context, r *terraform.Running) (stop func()
 	return cancel
 }
 
+// errNothingToDo means that a run before has done what this one was started for.
+var errNothingToDo = errors.New("no guest of the shard waits for a run")
+
 // job claims the shard's guests for a run and says what it shall do.
 func (l *Loop) job(ctx context.Context, shard, pool, run string, fence int64, drift bool) (terraform.Job, error) {
 	all, err := l.o.Store.Guests(ctx, pool)
 	if err != nil {
 		return terraform.Job{}, err
+	}
+	if !drift && !slices.ContainsFunc(all, func(g lease.Guest) bool { return g.Shard == shard }) {
+		return terraform.Job{}, errNothingToDo
 	}
 	meta := l.metaOf(shard)
 	if meta.Digest == "" {
@@ -188,6 +202,9 @@ func (l *Loop) job(ctx context.Context, shard, pool, run string, fence int64, dr
 			}
 		}
 		add(&job, g, meta.Recipe.UserData)
+	}
+	if !drift && len(job.Create)+len(job.Replace)+len(job.Destroy) == 0 {
+		return job, errNothingToDo // nothing is written: the shard may just have been removed
 	}
 	meta.Ran = true
 	return job, l.setMeta(shard, meta)
