@@ -45,10 +45,10 @@ func newEvents() *cobra.Command {
 			return err
 		}
 		last, err := pastEvents(cmd, c, f)
-		switch {
-		case follow && cmd.Context().Err() != nil:
-			return nil
-		case err != nil || !follow:
+		if follow && cmd.Context().Err() != nil { // an interrupt is how following ends
+			err, follow = nil, false
+		}
+		if err != nil || !follow {
 			return hinted(err)
 		}
 		f.After = last

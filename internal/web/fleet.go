@@ -76,11 +76,16 @@ func (s *Site) fleet(w http.ResponseWriter, r *http.Request, who visitor, why fa
 	if st.SpecFault != nil {
 		body.Newer = plan.Short(st.SpecFault.Revision)
 	}
+	var spares []shelf
 	for _, c := range st.Caches {
-		if one := shelved(c); !c.Invisible || one.All+c.Leases+c.Queue+c.Size > 0 {
+		switch one := shelved(c); {
+		case !c.Invisible:
 			body.Caches = append(body.Caches, one)
+		case one.All+c.Leases+c.Queue+c.Size > 0:
+			spares = append(spares, one)
 		}
 	}
+	body.Caches = append(body.Caches, spares...)
 	for _, p := range st.Pools {
 		body.Pools = append(body.Pools, supplied(p))
 	}

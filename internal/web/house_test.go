@@ -86,3 +86,54 @@ func standing() condition.Status {
 		}},
 	}
 }
+
+// shelve puts one more guest of a cache on its shelf, by the steps that the loop takes.
+func (h *house) shelve(cache string) lease.Guest {
+	h.t.Helper()
+	ctx, fleet := h.t.Context(), h.store.Fleet()
+	c := fleet.Cache(cache)
+	g, err := h.store.Plan(ctx, fleet.Pool(c.Pools[0]), c, c.Pools[0]+"-1234-1", "digest", false)
+	must(h.t, err)
+	g, err = h.store.Claim(ctx, g, lease.Provisioning, "run", "", 0)
+	must(h.t, err)
+	g, err = h.store.Publish(ctx, g, "run", g.Incarnation, lease.Machine{ID: "1", Host: "192.0.2.7", Port: 2222, User: "root", HostKey: "ssh-ed25519 AAAA"})
+	must(h.t, err)
+	g, err = h.store.Booted(ctx, g)
+	must(h.t, err)
+	return g
+}
+
+// acquire asks for a guest in the name of a caller.
+func (h *house) acquire(by lease.Caller, cache string) lease.Lease {
+	h.t.Helper()
+	l, err := h.store.Acquire(h.t.Context(), by, lease.Request{Cache: cache, Wait: lease.Forever})
+	must(h.t, err)
+	return l
+}
+
+func (h *house) release(by lease.Caller, l lease.Lease, outcome string) {
+	h.t.Helper()
+	_, err := h.store.Release(h.t.Context(), by, l.ID, lease.Release{Outcome: outcome})
+	must(h.t, err)
+}
+
+// replace taints a guest and puts another machine in its place.
+func (h *house) replace(g lease.Guest, reason, evidence string) lease.Guest {
+	h.t.Helper()
+	ctx := h.t.Context()
+	g, err := h.store.Taint(ctx, alice, g, lease.Taint{Reason: reason, Evidence: evidence, Condemn: true})
+	must(h.t, err)
+	g, err = h.store.Claim(ctx, g, lease.Replacing, "run", "", 0)
+	must(h.t, err)
+	g, err = h.store.Publish(ctx, g, "run", g.Incarnation+1, lease.Machine{ID: "2", Host: "192.0.2.8", Port: 2222, User: "root"})
+	must(h.t, err)
+	g, err = h.store.Booted(ctx, g)
+	must(h.t, err)
+	return g
+}
+
+// Some of the callers that the tokens of a house stand for.
+var (
+	alice = lease.Caller{Name: "alice", Owner: "admin", Role: lease.Admin}
+	bob   = lease.Caller{Name: "bob", Owner: "platform", Role: lease.User}
+)

@@ -107,8 +107,16 @@ type house struct {
 	admin, user client.Token
 	stranger    client.Token
 
-	mu  sync.Mutex
-	now time.Time
+	mu     sync.Mutex
+	now    time.Time
+	outage error
+}
+
+// away is why the store can't be used.
+func (h *house) away() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.outage
 }
 
 func (h *house) clock() time.Time {
@@ -145,7 +153,7 @@ func newHouse(t *testing.T) *house {
 	must(t, h.store.Adopt(t.Context(), testFleet()))
 	listener := httptest.NewServer(server.Handler(server.Parts{
 		Store: h.store, Reconciler: h.loop, Prober: h.dog, Plans: h.keeper, Tokens: h.tokens, Feed: feed,
-		Log: slog.New(slog.DiscardHandler), Now: h.clock, Closing: h.closing,
+		Log: slog.New(slog.DiscardHandler), Now: h.clock, Closing: h.closing, Outage: h.away,
 	}))
 	t.Cleanup(listener.Close)
 	h.url = listener.URL

@@ -368,8 +368,10 @@ func TestAPlanThatWasNotMadeDoesNotSayThatNothingIsInForce(t *testing.T) {
 		p          Plan
 		base, head string
 	}{
-		{Plan{Phase: Making}, "what is in force", "a head not read yet"}, {Plan{Phase: Failed}, "what is in force", "a head that could not be read"},
-		{Plan{Phase: Failed, Head: "0123"}, "what is in force", "0123"}, {Plan{Phase: Ready, Head: "0123"}, "nothing in force", "0123"},
+		{Plan{Phase: Making}, "what is in force", "a head not read yet"},
+		{Plan{Phase: Failed}, "what is in force", "a head that could not be read"},
+		{Plan{Phase: Failed, Head: "0123"}, "what is in force", "0123"},
+		{Plan{Phase: Ready, Head: "0123"}, "nothing in force", "0123"},
 	} {
 		if base, head := LayOut(c.p).Compared(); base != c.base || head != c.head {
 			t.Errorf("%+v compares %q with %q", c.p, base, head)
