@@ -2,6 +2,8 @@ package specs
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -12,22 +14,37 @@ const longNumber = 6
 
 // Withheld prepares diagnostics for others than their author: a snippet of the source shows text only where it can't be a secret,
 // which is in labels and in the attributes of the language other than variables and user_data, and no value of an expression is
-// told. Text and comments are hidden byte by byte, so that everything stays in its place.
+// told, nor a hidden text in the words of a function or a rule that it was given to. Text and comments are hidden byte by byte, so
+// that everything stays in its place.
 func Withheld(files map[string]*hcl.File, diags hcl.Diagnostics) (map[string]*hcl.File, hcl.Diagnostics) {
 	shown := shownAttributes()
 	out := make(map[string]*hcl.File, len(files))
+	var texts []string
 	for name, file := range files {
-		veiled := *file
-		veiled.Bytes = (&veil{shown: shown, src: file.Bytes, value: -1, hidden: -1}).draw()
-		out[name] = &veiled
+		veiled, v := *file, veil{shown: shown, src: file.Bytes, value: -1, hidden: -1}
+		veiled.Bytes = v.draw()
+		out[name], texts = &veiled, append(texts, v.texts...)
 	}
+	leave := leaveOut(texts)
 	bare := make(hcl.Diagnostics, len(diags))
 	for i, d := range diags {
 		one := *d
-		one.Expression, one.EvalContext = nil, nil
+		one.Expression, one.EvalContext, one.Detail = nil, nil, leave.Replace(d.Detail)
 		bare[i] = &one
 	}
 	return out, bare
+}
+
+// leaveOut takes texts out of sentences where they stand in quotes. One of less than four bytes is no secret.
+func leaveOut(texts []string) *strings.Replacer {
+	slices.Sort(texts)
+	var pairs []string
+	for _, text := range slices.Compact(texts) {
+		if len(text) >= 4 {
+			pairs = append(pairs, `"`+text+`"`, `"…"`)
+		}
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 // shownAttributes are the names of attributes whose values may be shown; blocks that may have such are in it by their types.
@@ -52,6 +69,7 @@ type veil struct {
 	value   int // depth of the value that we are in; -1: none
 	hidden  int // depth of the value or block that is hidden; -1: none
 	strings []int
+	texts   []string // that were hidden, save for comments
 }
 
 func (v *veil) draw() []byte {
@@ -74,6 +92,9 @@ func (v *veil) draw() []byte {
 		}
 		if t.Type == hclsyntax.TokenComment || v.hidden >= 0 && mayBeSecret(t) {
 			v.hide(t.Range.Start.Byte, t.Range.End.Byte)
+			if t.Type != hclsyntax.TokenComment {
+				v.texts = append(v.texts, string(t.Bytes))
+			}
 		}
 		v.nest(t)
 		fresh = v.value < 0 && (t.Type == hclsyntax.TokenNewline || t.Type == hclsyntax.TokenComment || t.Type == hclsyntax.TokenOBrace)

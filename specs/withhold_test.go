@@ -44,7 +44,8 @@ func TestWhatMayBeSecretIsHiddenInTheSource(t *testing.T) {
 func TestFaultsAreToldToOthersWithoutValues(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "fleet.hcl"), "locals {\n  word = \"secret-1\"\n}\npool \"a\" {\n  module = \"local\"\n  max = \"many\"\n"+
-		"  variables = { token = \"secret-2\", n = local.word + 1, other = local.nowhere }\n}\n")
+		"  variables = { token = \"secret-2\", n = local.word + 1, other = local.nowhere }\n}\n"+
+		"pool \"b\" {\n  module = local.word\n  max = local.word\n  spare = parseint(local.word, 10)\n  variables = \"secret-3\"\n}\n")
 	_, files, diags := Load(dir, Options{})
 	var text bytes.Buffer
 	files, diags = Withheld(files, diags)
