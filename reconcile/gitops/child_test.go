@@ -26,15 +26,15 @@ import (
 	"greenroom/specs"
 )
 
-// greenroom builds the command as it is shipped: the race detector needs more memory than a reader may have.
-var greenroom = sync.OnceValues(func() (string, error) {
+// plainReader builds the reader as it is shipped: the race detector needs more memory than a reader may have.
+var plainReader = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "gr-reader-")
 	if err != nil {
 		return "", err
 	}
 	built = dir
-	path := filepath.Join(dir, "greenroom")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "greenroom/cmd/greenroom")
+	path := filepath.Join(dir, "reader")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./testdata/reader")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
@@ -44,10 +44,10 @@ var greenroom = sync.OnceValues(func() (string, error) {
 
 var built string // directory of the binary; TestMain removes it
 
-// shipped is a source whose reader is the command as it is shipped.
+// shipped is a source whose reader is as it is shipped.
 func shipped(t *testing.T, o Options) *followed {
 	t.Helper()
-	self, err := greenroom()
+	self, err := plainReader()
 	noError(t, err)
 	o.Self = self
 	return open(t, o)
@@ -79,6 +79,8 @@ func TestSpecsThatNeedTooMuchAreAFaultAndNothingElse(t *testing.T) {
 	repo := gitopstest.New(t)
 	commit := repo.CommitAndPush(of(large))
 	f := shipped(t, Options{Source: repo.FileURL()})
+	f.within = deadlines{fetch: patience, archive: patience} // it is the memory that must end
+	f.o.Self, f.o.ReaderArgs = "/bin/sh", []string{"-c", "ulimit -d 200000; exec " + f.o.Self}
 	r := f.Read(t.Context(), "")
 	mustFault(t, r, condition.TooLarge, "1024 MiB of memory", "for, range, format")
 	if r.Fault.Revision != commit {
@@ -218,21 +220,31 @@ func TestACallThatIsCancelledEndsItsChild(t *testing.T) {
 	}
 }
 
-func TestAReaderEndsWhenItsParentIsGone(t *testing.T) {
+func TestAReaderIsConfinedAndEndsWhenItsParentIsGone(t *testing.T) {
 	repo := gitopstest.New(t)
 	repo.CommitAndPush(map[string]string{"fleet.hcl": onePool("1")})
-	f := open(t, Options{Source: repo.FileURL()})
+	f := shipped(t, Options{Source: repo.FileURL()})
 	lock, err := os.OpenFile(filepath.Join(f.o.StateDir, "source.git.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	noError(t, err)
 	defer lock.Close()
 	noError(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX)) // the reader will wait
-	cmd := exec.Command(f.o.Self, "reader")
+	cmd := exec.Command(f.o.Self)
 	in, err := cmd.StdinPipe()
+	noError(t, err)
+	out, err := cmd.StdoutPipe()
 	noError(t, err)
 	noError(t, cmd.Start())
 	git := f.gitTask()
 	noError(t, gob.NewEncoder(in).Encode(task{Git: &git, Within: patience}))
+	for limits := ""; !strings.Contains(limits, fmt.Sprintf("Max data size             %d", memoryLimit)); {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
+		noError(t, err)
+		limits = string(text)
+	}
 	noError(t, in.Close())
+	if said, err := io.ReadAll(out); len(said) > 0 {
+		t.Errorf("the reader has answered nobody: %q, %v", said, err)
+	}
 	if err := cmd.Wait(); err == nil {
 		t.Error("the reader has done its task, for nobody")
 	}

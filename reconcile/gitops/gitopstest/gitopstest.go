@@ -138,6 +138,7 @@ func (r *Repo) ServeTLS(password string) *Server {
 	s := &Server{CertFile: filepath.Join(r.t.TempDir(), "cert.pem")}
 	s.SetPassword(password)
 	web := httptest.NewUnstartedServer(s.handler(r))
+	web.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
 	web.StartTLS()
 	r.t.Cleanup(web.Close)
 	body := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})
