@@ -77,7 +77,7 @@ func admin() Dashboard {
 	b.each("pool", "Pool $pool",
 		stock("Stock of $pool by state", "Dashed: what the pool should have (a cache that draws from several pools counts whole with each). Solid: max.").size(12, 9),
 		shards("Shards of $pool", "Stalled ones need you; waiting ones are tried again by themselves.").size(6, 9),
-		runs("Terraform runs of $pool", "By operation and result. preview-… are those of plans, which change nothing.").size(6, 9),
+		runs("Terraform runs of $pool", "By operation and result. preview: those of plans, which change nothing.").size(6, 9),
 	)
 	return b.Dashboard
 }
@@ -87,28 +87,28 @@ func glance(b *board) {
 		stat("Server", "Whether Prometheus reaches every chosen server.", now("", `min(up{job="greenroom",instance=~"$server"})`)).
 			words(Word{Text: "down", Color: bad}, Word{Text: "up", Color: good}).empty("none"),
 		stat("Store", "Whether Redis, or the embedded store, answers. While it is away no lease is granted, and none ends.",
-			now("", `min((count by (instance) (greenroom_queue_length{SERVER}) or 0 * count by (instance) (greenroom_pool_max{SERVER})) > bool 0)`)).
-			words(Word{Text: "away", Color: bad}, Word{Text: "answers", Color: good}).empty("no pools"),
+			now("", `min(greenroom_store_up{SERVER})`)).words(Word{Text: "away", Color: bad}, Word{Text: "answers", Color: good}),
 		stat("Specs", "Whether the newest revision is the one in force.", now("", `min(greenroom_spec_valid{SERVER})`)).
 			words(Word{Text: "fault or held", Color: bad}, Word{Text: "in force", Color: good}),
 		stat("Fault of the specs, since", "Why the newest revision is not in force, and for how long: greenroom status has the whole story.",
 			now("{{reason}} {{revision}}", `time() - max by (reason, revision) (greenroom_spec_fault_since_seconds{SERVER}) or on () vector(0)`)).
 			unit(seconds).named("value_and_name").steps(good, at(1, bad)),
-		stat("Watchdog's brake", "Pools in which so much is unhealthy that nobody is tainted any more. Look at the network before you look at the guests.",
-			now("", `sum(greenroom_watchdog_brake{POOL}) or on () vector(0)`)).steps(good, at(1, bad)).empty("0"),
-		stat("Shards stalled", "They wait for a human: a guard refused a plan, a module broke its contract, a state changed under a shard.",
-			now("", `sum(greenroom_shards{POOL,condition="Stalled"}) or on () vector(0)`)).steps(good, at(1, bad)),
-		stat("Shards paused", "Their last run failed; backoff or the breaker holds them, and they are tried again by themselves.",
-			now("", `sum(greenroom_shards{POOL,condition="Waiting"}) or on () vector(0)`)).steps(good, at(1, warn)),
-		stat("Failed runs", "Terraform processes that failed in the time shown, previews aside.",
-			now("", `sum(increase(greenroom_terraform_runs_total{POOL,op!~"preview-.*",result="failed"}[$__range])) or on () vector(0)`)).
-			whole().steps(good, at(0.5, warn)),
-		stat("Requests waiting", "In all chosen caches.", now("", `sum(greenroom_queue_length{CACHE}) or on () vector(0)`)).steps(good, at(1, warn)),
+		stat("Revision", "That in force.", now("{{revision}}", `max by (revision) (greenroom_spec_info{SERVER})`)).named("name"),
 		stat("The oldest waits for", "The longest wait at the head of a queue.", now("", `max(greenroom_queue_oldest_seconds{CACHE}) or on () vector(0)`)).
 			unit(seconds).steps(good, at(30, warn), at(queueTarget, bad)),
+		stat("Watchdog's brake", "Pools in which so much is unhealthy that nobody is tainted any more. Look at the network before you look at the guests.",
+			now("", `sum(greenroom_watchdog_brake{POOL}) or on () vector(0)`)).steps(good, at(1, bad)).empty("0"),
 		stat("Deaths", "Guests found dead in the time shown.", now("", `sum(increase(greenroom_guest_deaths_total{POOL}[$__range])) or on () vector(0)`)).
 			whole().steps(good, at(0.5, warn)),
-		stat("Revision", "That in force.", now("{{revision}}", `max by (revision) (greenroom_spec_info{SERVER})`)).named("name"),
+		stat("Shards stalled", "They wait for a human: a guard refused a plan, a module broke its contract, a state changed under a shard.",
+			now("", `sum(greenroom_shards{POOL,condition="Stalled"}) or on () vector(0)`)).steps(good, at(1, bad)),
+		stat("Shards waiting", "Their last run failed; they are tried again by themselves, at most 5 minutes apart.",
+			now("", `sum(greenroom_shards{POOL,condition="Waiting"}) or on () vector(0)`)).steps(good, at(1, warn)),
+		stat("Breaker", "Pools whose runs all wait, because five in a row of their module have failed whole: look at the provider.",
+			now("", `sum(greenroom_terraform_breaker{POOL}) or on () vector(0)`)).steps(good, at(1, bad)),
+		stat("Failed runs", "Terraform processes that failed in the time shown, previews aside.",
+			now("", `sum(increase(greenroom_terraform_runs_total{POOL,op!~"preview.*",result="failed"}[$__range])) or on () vector(0)`)).
+			whole().steps(good, at(0.5, warn)),
 	)
 }
 
@@ -116,17 +116,18 @@ func reconciling(b *board) {
 	b.row("Reconciling",
 		graph("Orders that wait", "Guests that no run has taken up yet: planned ones, tainted ones, and failed ones before their next try.",
 			series("{{pool}}", orders)).stepped().unit(number).whole(),
-		graph("Reconcile lag", "For how long a pool has had orders waiting without a break. An hour means an hour or more.",
-			series("{{pool}}", "("+orders+" == 0) or time() - max_over_time(timestamp("+orders+" == 0)[1h:30s]) or 3600 + 0 * "+orders)).
+		graph("Reconcile lag", "For how long a pool has had orders waiting without a break (an hour means an hour or more), and how long ago the reconciler last made a whole pass, which is every 10 seconds.",
+			series("{{instance}}: last pass", `time() - (greenroom_reconcile_last_pass_timestamp_seconds{SERVER} > 0 or process_start_time_seconds{job="greenroom",instance=~"$server"})`),
+			series("{{pool}}: orders", "("+orders+" == 0) or time() - max_over_time(timestamp("+orders+" == 0)[1h:30s]) or 30 * count_over_time("+orders+"[1h:30s])")).
 			unit(seconds).limit(at(queueTarget, bad)),
 		shards("Shards by condition", "Ready and reconciling are normal. Waiting ones are tried again by themselves, stalled ones need you."),
-		runs("Terraform runs", "Processes by operation and result. preview-… are those of plans, which change nothing."),
+		runs("Terraform runs", "Processes by operation and result. preview: those of plans, which change nothing."),
 		graph("Failed runs by pool", "Previews aside. The reason is in greenroom pool show POOL.",
-			events("{{pool}}", `sum by (pool) (increase(greenroom_terraform_runs_total{POOL,op!~"preview-.*",result="failed"}[$__rate_interval])) or 0 * sum by (pool) (greenroom_pool_max{POOL})`)).
+			events("{{pool}}", `sum by (pool) (increase(greenroom_terraform_runs_total{POOL,op!~"preview.*",result="failed"}[$__rate_interval])) or 0 * sum by (pool) (greenroom_pool_max{POOL})`)).
 			bars().unit(number),
 		graph("Length of Terraform runs", "By operation. Waiting for the provider is most of an apply.",
-			events("{{op}}: median", `histogram_quantile(0.5, sum by (le, op) (rate(greenroom_terraform_run_seconds_bucket{POOL}[$__rate_interval])))`),
-			events("{{op}}: 95 %", `histogram_quantile(0.95, sum by (le, op) (rate(greenroom_terraform_run_seconds_bucket{POOL}[$__rate_interval])))`)).
+			events("{{op}}: median", quantile(0.5, "op", `greenroom_terraform_run_seconds_bucket{POOL}`)),
+			events("{{op}}: 95 %", quantile(0.95, "op", `greenroom_terraform_run_seconds_bucket{POOL}`))).
 			unit(seconds).empty("no runs"),
 	)
 }
@@ -151,7 +152,7 @@ func watching(b *board) {
 		graph("Calls", "Answers of the API by status. 503: the store is away. 429 and 403: look at who calls.",
 			series("{{code}}", `sum by (code) (rate(greenroom_http_request_seconds_count{SERVER}[$__rate_interval]))`)).stacked().unit(perSec),
 		graph("Time to answer (95 %)", "By route. Waiting for a lease or a plan is part of it: those routes are slow because their callers want to wait.",
-			series("{{route}}", `histogram_quantile(0.95, sum by (le, route) (rate(greenroom_http_request_seconds_bucket{SERVER}[$__rate_interval])))`)).unit(seconds),
+			series("{{route}}", quantile(0.95, "route", `greenroom_http_request_seconds_bucket{SERVER}`))).unit(seconds),
 		graph("Memory and CPU", "Of the server itself. Terraform and spec readers are processes of their own.",
 			series("{{instance}}: memory", `process_resident_memory_bytes{job="greenroom",instance=~"$server"}`),
 			series("{{instance}}: CPU", `rate(process_cpu_seconds_total{job="greenroom",instance=~"$server"}[$__rate_interval])`)).

@@ -17,7 +17,7 @@ func capacity() Dashboard {
 		graph("Queue at its longest", "The most requests that waited at once.",
 			events("{{cache}}", `max by (cache) (max_over_time(greenroom_queue_length{CACHE}[$__rate_interval]))`)).stepped().unit(number).whole(),
 		graph("Idle on the shelf, at the least", "The fewest guests that were shelved. What never gets used is what warm and size could be lowered by.",
-			events("{{cache}}", `min by (cache) (min_over_time(sum by (cache) (greenroom_guests{CACHE,state="shelved"})[$__rate_interval:15s]))`)).
+			events("{{cache}}", `min by (cache) (min_over_time(sum by (cache) (greenroom_guests{CACHE,state="shelved"})[$__rate_interval:]))`)).
 			stepped().unit(number).whole(),
 	)
 	b.row("How much is used?",
@@ -27,9 +27,9 @@ func capacity() Dashboard {
 			series("{{pool}}", `sum by (pool) (greenroom_guests{POOL,state="leased"}) / sum by (pool) (greenroom_pool_max{POOL})`)).share().limit(at(0.9, warn)),
 		table("At the most, in the time shown", "The highest use of each pool, to hold beside its max.", "pool", []string{"max", "guests", "leased", "leased, of max"},
 			column(`sum by (pool) (greenroom_pool_max{POOL})`),
-			column(`max_over_time(sum by (pool) (greenroom_guests{POOL})[$__range:1m])`),
-			column(`max_over_time(sum by (pool) (greenroom_guests{POOL,state="leased"})[$__range:1m])`),
-			column(`max_over_time(sum by (pool) (greenroom_guests{POOL,state="leased"})[$__range:1m]) / sum by (pool) (greenroom_pool_max{POOL})`)).
+			column(`max_over_time(sum by (pool) (greenroom_guests{POOL})[$__range:$__interval])`),
+			column(`max_over_time(sum by (pool) (greenroom_guests{POOL,state="leased"})[$__range:$__interval])`),
+			column(`max_over_time(sum by (pool) (greenroom_guests{POOL,state="leased"})[$__range:$__interval]) / sum by (pool) (greenroom_pool_max{POOL})`)).
 			field("leased, of max", Property{"unit", ratio}).size(8, 8),
 	)
 	b.row("How long are leases, and why do guests go?",

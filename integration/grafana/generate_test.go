@@ -125,7 +125,7 @@ func asksOnlyForWhatIsChosen(t *testing.T, d Dashboard) {
 		}
 	}
 	look("the annotation", d.Annotations.List[0].Expr)
-	known := []string{"", "datasource", "__range", "__rate_interval"}
+	known := []string{"", "datasource", "__interval", "__range", "__rate_interval"}
 	for _, v := range d.Templating.List {
 		known = append(known, v.Name)
 		if v.Type == "query" && (*v.Datasource != source || !v.Multi || !v.IncludeAll) {

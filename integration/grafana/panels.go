@@ -1,6 +1,9 @@
 package main
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // queueTarget is how long a request may wait before it is bad, in seconds. The alert GreenroomQueueOld has the same number.
 const queueTarget = 600
@@ -40,6 +43,11 @@ func events(legend, expr string) Target {
 	t := series(legend, expr)
 	t.Interval = "2m"
 	return t
+}
+
+// quantile asks for what that share of a histogram did not exceed. Where nothing was counted there is no line.
+func quantile(share float64, by, histogram string) string {
+	return fmt.Sprintf(`histogram_quantile(%g, sum by (le, %s) (rate(%s[$__rate_interval]))) >= 0`, share, by, histogram)
 }
 
 // now is a query of this moment.

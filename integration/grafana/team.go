@@ -30,11 +30,11 @@ func team() Dashboard {
 	)
 	b.row("How long do I wait?",
 		graph("Wait until granted", "Half of the leases waited no longer than the median, 95 % no longer than the other line. Gaps: nobody asked.",
-			events("{{cache}}: median", `histogram_quantile(0.5, sum by (le, cache) (rate(greenroom_lease_wait_seconds_bucket{CACHE}[$__rate_interval])))`),
-			events("{{cache}}: 95 %", `histogram_quantile(0.95, sum by (le, cache) (rate(greenroom_lease_wait_seconds_bucket{CACHE}[$__rate_interval])))`)).
+			events("{{cache}}: median", quantile(0.5, "cache", `greenroom_lease_wait_seconds_bucket{CACHE}`)),
+			events("{{cache}}: 95 %", quantile(0.95, "cache", `greenroom_lease_wait_seconds_bucket{CACHE}`))).
 			unit(seconds).size(12, 8).empty("no leases"),
 		graph("Granted at once", "The share of leases that found a guest on the shelf. A low one asks for a higher warm in the cache's block.",
-			events("{{cache}}", `sum by (cache) (rate(greenroom_cache_hits_total{CACHE}[$__rate_interval])) / (sum by (cache) (rate(greenroom_cache_hits_total{CACHE}[$__rate_interval])) + sum by (cache) (rate(greenroom_cache_misses_total{CACHE}[$__rate_interval])))`)).
+			events("{{cache}}", `sum by (cache) (rate(greenroom_cache_hits_total{CACHE}[$__rate_interval])) / (sum by (cache) (rate(greenroom_cache_hits_total{CACHE}[$__rate_interval])) + sum by (cache) (rate(greenroom_cache_misses_total{CACHE}[$__rate_interval]))) >= 0`)).
 			share().size(12, 8).empty("no leases"),
 		graph("Shelved, and to be kept warm", "While the shelf is below its mark, guests are being made. At zero, requests wait.",
 			series("{{cache}}: shelved", `sum by (cache) (greenroom_guests{CACHE,state="shelved"})`),
@@ -50,8 +50,8 @@ func team() Dashboard {
 		graph("Where guests came from", "Shelf: it was ready. Spare: it had to be prepared. New: it had to be made.",
 			events("{{source}}", `sum by (source) (increase(greenroom_lease_wait_seconds_count{CACHE}[$__rate_interval]))`)).bars().unit(number).empty("no leases"),
 		graph("Length of leases", "From the grant to the end.",
-			events("{{cache}}: median", `histogram_quantile(0.5, sum by (le, cache) (rate(greenroom_lease_seconds_bucket{CACHE}[$__rate_interval])))`),
-			events("{{cache}}: 95 %", `histogram_quantile(0.95, sum by (le, cache) (rate(greenroom_lease_seconds_bucket{CACHE}[$__rate_interval])))`)).
+			events("{{cache}}: median", quantile(0.5, "cache", `greenroom_lease_seconds_bucket{CACHE}`)),
+			events("{{cache}}: 95 %", quantile(0.95, "cache", `greenroom_lease_seconds_bucket{CACHE}`))).
 			unit(seconds).size(12, 8).empty("no leases"),
 		graph("Held for diagnosis", "Guests kept aside. They count against the cache's max: release what you no longer need.",
 			series("{{cache}}", `sum by (cache) (greenroom_guests{CACHE,state="held"})`)).stepped().unit(number).whole().size(12, 8),
