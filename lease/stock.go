@@ -66,42 +66,62 @@ func (s *Store) Stocks(ctx context.Context, caches ...string) ([]Stock, error) {
 	}
 	out := make([]Stock, len(caches))
 	for i, cache := range caches {
-		reply, err := replies[i].Slice()
-		if err != nil {
-			return nil, fmt.Errorf("reading what cache %s has: %w", cache, err)
-		}
+		reply, _ := replies[i].([]any)
 		out[i] = parseStock(cache, reply)
 	}
 	return out, nil
 }
 
+// together is how many caches one script reads: more cost less, and too many would block Redis for long. In a Redis Cluster
+// no two caches may be in one script.
+func (s *Store) together() int {
+	if _, cluster := s.rdb.(*redis.ClusterClient); cluster {
+		return 1
+	}
+	return 16
+}
+
 type evaluation = func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd
 
-func (s *Store) stocks(ctx context.Context, caches []string, evaluate evaluation) ([]*redis.Cmd, error) {
+// stocks returns one reply for each cache.
+func (s *Store) stocks(ctx context.Context, caches []string, evaluate evaluation) (replies []any, err error) {
 	args := make([]any, len(States))
 	for i, state := range States {
 		args[i] = string(state)
 	}
-	cmds := make([]*redis.Cmd, len(caches))
-	_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, cache := range caches {
-			cmds[i] = evaluate(s.scripts["stock"], ctx, pipe, []string{s.base(cache)}, args...)
+	cmds, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for some := range slices.Chunk(caches, s.together()) {
+			bases := make([]string, len(some))
+			for i, cache := range some {
+				bases[i] = s.base(cache)
+			}
+			evaluate(s.scripts["stock"], ctx, pipe, bases, args...)
 		}
 		return nil
 	})
-	return cmds, err
+	if err != nil {
+		return nil, err
+	}
+	for _, cmd := range cmds {
+		some, err := cmd.(*redis.Cmd).Slice()
+		if err != nil {
+			return nil, err
+		}
+		replies = append(replies, some...)
+	}
+	return replies, nil
 }
 
 func parseStock(cache string, reply []any) Stock {
 	number := func(i int) int { n, _ := strconv.Atoi(text(reply[i])); return n }
 	st := Stock{
-		Cache: cache, Counts: map[string]map[State]int{}, Queue: number(1), Oldest: ms(text(reply[2])), Leases: number(3),
-		Override: parseOverride(table(reply[4])), Stats: map[string]int64{},
+		Cache: cache, Counts: map[string]map[State]int{}, Queue: number(0), Oldest: ms(text(reply[1])), Leases: number(2),
+		Override: parseOverride(table(reply[3])), Stats: map[string]int64{},
 	}
-	for name, v := range table(reply[5]) {
+	for name, v := range table(reply[4]) {
 		st.Stats[name], _ = strconv.ParseInt(v, 10, 64)
 	}
-	rows, _ := reply[6].([]any)
+	rows, _ := reply[5].([]any)
 	for _, row := range rows {
 		cells, _ := row.([]any)
 		counts := map[State]int{}

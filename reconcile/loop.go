@@ -84,6 +84,7 @@ type Loop struct {
 	conditions conditions             // of the fleet as a whole
 	storeErr   error
 	passErr    error     // of the last pass, which changed nothing
+	passed     time.Time // when a pass last did what it had to
 	failedDue  time.Time // when the first failed guest may be tried again
 	driverErr  error
 	noDriver   pause     // between two looks for Terraform
@@ -127,12 +128,14 @@ func New(o Options) *Loop {
 	if o.Brakes == nil {
 		o.Brakes = func() map[string]string { return nil }
 	}
-	return &Loop{
-		o: o, metrics: newMetrics(o.Registry), wake: make(chan struct{}, 1), fleet: &specs.Fleet{}, view: newView(),
+	l := &Loop{
+		o: o, wake: make(chan struct{}, 1), fleet: &specs.Fleet{}, view: newView(),
 		driverErr: errLooking,
 		recipes:   map[string]recipe{}, faults: map[string]error{}, pools: map[string]*poolState{},
 		shards: map[string]*shardState{}, breakers: map[string]*pause{},
 	}
+	l.metrics = newMetrics(l)
+	return l
 }
 
 // Wake asks for a tick soon. Naming pools also ends their pauses after failures: a human says "now, please".
@@ -240,6 +243,8 @@ func (l *Loop) tick(ctx context.Context) error {
 	}
 	if err != nil {
 		l.stirred = true
+	} else {
+		l.passed = l.o.Now()
 	}
 	l.fleetConditions(condition.Status{Revision: l.fleet.Revision}) // so that they know since when
 	switch {

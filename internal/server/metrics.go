@@ -1,10 +1,9 @@
 package server
 
 import (
-	"context"
 	"net/http"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,25 +11,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"greenroom/lease"
-	"greenroom/reconcile/condition"
-	"greenroom/reconcile/plan"
-	"greenroom/specs"
 )
 
-// scrapeTimeout bounds what a scrape waits for the store.
-const scrapeTimeout = 4 * time.Second
-
-// metrics are what the API counts itself; what the store knows is read from it at scrape time, see stockCollector.
+// metrics are what the API counts itself, and what it reads from the store when somebody asks; see metrics_stock.go.
 type metrics struct {
-	registry *prometheus.Registry
+	api      *api
 	requests *prometheus.HistogramVec
+	caches   *histories // of which it is the label
 	wait     *prometheus.HistogramVec
 	held     *prometheus.HistogramVec
+	pools    *histories
+	ready    *prometheus.HistogramVec
 }
 
 func newMetrics(a *api) *metrics {
 	m := &metrics{
-		registry: a.Registry,
+		api: a,
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "greenroom_http_request_seconds", Help: "Time to answer a call of the API, long polls included.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
@@ -43,25 +39,76 @@ func newMetrics(a *api) *metrics {
 			Name: "greenroom_lease_seconds", Help: "Time from the grant of a lease to its end.",
 			Buckets: prometheus.ExponentialBuckets(1, 4, 9),
 		}, []string{"cache"}),
+		ready: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "greenroom_guest_ready_seconds",
+			Help:    "Time from the plan of a guest, or the claim that replaces it, until it is first shelved or leased.",
+			Buckets: []float64{.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600},
+		}, []string{"pool"}),
 	}
-	m.registry.MustRegister(m.requests, m.wait, m.held, stockCollector{a}, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.caches = &histories{label: "cache", vecs: []*prometheus.HistogramVec{m.wait, m.held}, names: map[string]bool{}, begin: func(cache string) {
+		for _, source := range sources {
+			m.wait.WithLabelValues(cache, source)
+		}
+		m.held.WithLabelValues(cache)
+	}}
+	m.pools = &histories{label: "pool", vecs: []*prometheus.HistogramVec{m.ready}, names: map[string]bool{}, begin: func(pool string) {
+		m.ready.WithLabelValues(pool)
+	}}
+	a.Registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.Changes.Subscribe(m.observe)
 	return m
 }
 
 func (m *metrics) observe(c lease.Change) {
 	switch {
-	case c.Lease == nil:
-	case c.Kind == lease.Granted:
-		m.wait.WithLabelValues(c.Cache, c.Lease.Source).Observe(c.Lease.Granted.Sub(c.Lease.Created).Seconds())
-	case c.Kind == lease.LeaseEnded && !c.Lease.Granted.IsZero():
-		m.held.WithLabelValues(c.Cache).Observe(c.Lease.EndedAt.Sub(c.Lease.Granted).Seconds())
+	case c.Kind == lease.Granted && c.Lease != nil:
+		m.caches.observe(c.Cache, m.wait, c.Lease.Granted.Sub(c.Lease.Created), c.Cache, c.Lease.Source)
+	case c.Kind == lease.LeaseEnded && c.Lease != nil && !c.Lease.Granted.IsZero():
+		m.caches.observe(c.Cache, m.held, c.Lease.EndedAt.Sub(c.Lease.Granted), c.Cache)
+	case c.Kind == lease.GuestMoved && !c.Ordered.IsZero():
+		if pool, _, err := lease.ParseGuestName(c.Guest); err == nil {
+			m.pools.observe(pool, m.ready, c.Ready.Sub(c.Ordered), pool)
+		}
+	}
+}
+
+// histories are histograms with a cache or a pool as a label, whose series end with it.
+type histories struct {
+	label string
+	vecs  []*prometheus.HistogramVec
+	begin func(name string) // the series of a name
+	mu    sync.Mutex
+	names map[string]bool // that have series
+}
+
+func (h *histories) observe(name string, vec *prometheus.HistogramVec, took time.Duration, labels ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.names[name] = true
+	vec.WithLabelValues(labels...).Observe(took.Seconds())
+}
+
+// keep begins the series of what is there, so that a rate sees the first lease or guest, and ends those of what has gone.
+func keep[V any](h *histories, there map[string]V) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name := range h.names {
+		if _, ok := there[name]; ok {
+			continue
+		}
+		delete(h.names, name)
+		for _, vec := range h.vecs {
+			vec.DeletePartialMatch(prometheus.Labels{h.label: name})
+		}
+	}
+	for name := range there {
+		h.names[name] = true
+		h.begin(name)
 	}
 }
 
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	return promhttp.HandlerFor(m.api.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
 // measured counts next under the route's template, so that names in paths make no series.
@@ -98,198 +145,3 @@ func (r *recorder) Write(b []byte) (int, error) {
 
 // Unwrap lets http.ResponseController and http.MaxBytesReader reach the writer below.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-// gauge is one family that is read from the store at scrape time.
-type gauge struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-}
-
-func family(kind prometheus.ValueType, name, help string, labels ...string) gauge {
-	return gauge{prometheus.NewDesc("greenroom_"+name, help, labels, nil), kind}
-}
-
-func (g gauge) send(ch chan<- prometheus.Metric, v float64, labels ...string) {
-	ch <- prometheus.MustNewConstMetric(g.desc, g.kind, v, labels...)
-}
-
-const (
-	gaugeKind   = prometheus.GaugeValue
-	counterKind = prometheus.CounterValue
-)
-
-var (
-	guestsFamily   = family(gaugeKind, "guests", "Guests by state.", "pool", "cache", "state")
-	poolMaxFamily  = family(gaugeKind, "pool_max", "Most guests that the pool may have.", "pool")
-	sizeFamily     = family(gaugeKind, "cache_size", "Most guests that may stay shelved.", "cache")
-	warmFamily     = family(gaugeKind, "cache_warm", "Guests to be kept shelved ahead of demand.", "cache")
-	enabledFamily  = family(gaugeKind, "cache_enabled", "Whether the cache grants leases, overrides included.", "cache")
-	hitsFamily     = family(counterKind, "cache_hits_total", "Leases granted at once.", "cache")
-	missesFamily   = family(counterKind, "cache_misses_total", "Leases granted after waiting.", "cache")
-	removalsFamily = family(counterKind, "cache_removals_total", "Guests retired from the cache.", "cache", "reason")
-	deathsFamily   = family(counterKind, "guest_deaths_total", "Guests found dead.", "pool", "reason")
-	leasesFamily   = family(gaugeKind, "leases", "Active leases.", "cache")
-	endedFamily    = family(counterKind, "leases_ended_total", "Leases and requests that ended.", "cache", "how")
-	queueFamily    = family(gaugeKind, "queue_length", "Requests that wait.", "cache")
-	oldestFamily   = family(gaugeKind, "queue_oldest_seconds", "How long the head of the queue has waited.", "cache")
-	specFamily     = family(gaugeKind, "spec_info", "The revision in force.", "revision")
-	validFamily    = family(gaugeKind, "spec_valid", "Whether the newest revision seen is the one in force.")
-	faultFamily    = family(gaugeKind, "spec_fault_since_seconds", "Unix time since when a newer revision is not in force.", "reason", "revision")
-	plansFamily    = family(gaugeKind, "plans", "Plans by phase.", "phase")
-	shardsFamily   = family(gaugeKind, "shards", "Shards for which the condition is true.", "pool", "condition")
-
-	families = []gauge{
-		guestsFamily, poolMaxFamily, sizeFamily, warmFamily, enabledFamily, hitsFamily, missesFamily, removalsFamily, deathsFamily,
-		leasesFamily, endedFamily, queueFamily, oldestFamily, specFamily, validFamily, faultFamily, plansFamily, shardsFamily,
-	}
-	deathReasons   = []string{"dead", "vanished", "boot_failed", "prepare_failed", "reset_failed"}
-	removalReasons = []string{"excess", "age", "uses", "outdated", "forced"}
-	endings        = []string{
-		lease.Released, lease.Expired, lease.Cancelled, lease.Abandoned, lease.TimedOut, lease.Removed,
-	}
-	conditions = []condition.Type{condition.Ready, condition.Reconciling, condition.Stalled, condition.Waiting}
-)
-
-// stockCollector reads gauges and counters when they are asked for, so that none goes stale. While the store is away a
-// scrape answers for the rest.
-type stockCollector struct{ api *api }
-
-func (c stockCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, f := range families {
-		ch <- f.desc
-	}
-}
-
-func (c stockCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
-	defer cancel()
-	fleet := c.api.Store.Fleet()
-	for _, p := range fleet.Pools {
-		poolMaxFamily.send(ch, float64(p.Max), p.Name)
-	}
-	c.reconciler(ctx, ch)
-	c.plans(ch)
-	died := deaths{}
-	for _, p := range fleet.Pools { // from zero, so that a rate sees the first
-		for _, reason := range deathReasons {
-			died[struct{ pool, reason string }{p.Name, reason}] = 0
-		}
-	}
-	for _, cache := range fleet.AllCaches() {
-		if c.api.Outage() != nil {
-			return
-		}
-		st, err := c.api.Store.Stock(ctx, cache.Name)
-		if err != nil {
-			return // deaths are sums over the caches: a part of them would be a counter that goes back
-		}
-		c.cache(ch, cache, st)
-		counters(ch, st)
-		died.add(st)
-	}
-	for of, n := range died {
-		deathsFamily.send(ch, float64(n), of.pool, of.reason)
-	}
-}
-
-// deaths counts by pool and reason what the scripts count by cache, as "deaths:<pool>:<reason>".
-type deaths map[struct{ pool, reason string }]int64
-
-func (d deaths) add(st lease.Stock) {
-	for name, n := range st.Stats {
-		if rest, ok := strings.CutPrefix(name, "deaths:"); ok {
-			pool, reason, _ := strings.Cut(rest, ":")
-			d[struct{ pool, reason string }{pool, reason}] += n
-		}
-	}
-}
-
-func (c stockCollector) cache(ch chan<- prometheus.Metric, cache *specs.Cache, st lease.Stock) {
-	for pool, counts := range st.Counts {
-		for state, n := range counts {
-			guestsFamily.send(ch, float64(n), pool, cache.Name, string(state))
-		}
-	}
-	oldest := 0.0
-	if !st.Oldest.IsZero() {
-		oldest = max(0, c.api.Now().Sub(st.Oldest).Seconds())
-	}
-	sizeFamily.send(ch, float64(cache.Size), cache.Name)
-	warmFamily.send(ch, float64(cache.Warm), cache.Name)
-	enabledFamily.send(ch, truth(effective(cache, st)), cache.Name)
-	hitsFamily.send(ch, float64(st.Stats["hits"]), cache.Name)
-	missesFamily.send(ch, float64(st.Stats["misses"]), cache.Name)
-	leasesFamily.send(ch, float64(st.Leases), cache.Name)
-	queueFamily.send(ch, float64(st.Queue), cache.Name)
-	oldestFamily.send(ch, oldest, cache.Name)
-}
-
-// counters sends what the scripts count: "removals:<reason>" and "ended:<how>", zeros included.
-func counters(ch chan<- prometheus.Metric, st lease.Stock) {
-	removals, ended := zeros(removalReasons), zeros(endings)
-	for name, n := range st.Stats {
-		kind, rest, _ := strings.Cut(name, ":")
-		switch kind {
-		case "removals":
-			removals[rest] += n
-		case "ended":
-			ended[rest] += n
-		}
-	}
-	for reason, n := range removals {
-		removalsFamily.send(ch, float64(n), st.Cache, reason)
-	}
-	for how, n := range ended {
-		endedFamily.send(ch, float64(n), st.Cache, how)
-	}
-}
-
-func zeros(names []string) map[string]int64 {
-	out := map[string]int64{}
-	for _, name := range names {
-		out[name] = 0
-	}
-	return out
-}
-
-// reconciler sends what the loop knows of the spec and the shards.
-func (c stockCollector) reconciler(ctx context.Context, ch chan<- prometheus.Metric) {
-	st, err := c.api.reconciled(ctx)
-	if err != nil {
-		return
-	}
-	specFamily.send(ch, 1, st.Revision)
-	validFamily.send(ch, truth(st.SpecValid))
-	if f := st.SpecFault; f != nil && !f.Since.IsZero() {
-		faultFamily.send(ch, float64(f.Since.UnixMilli())/1000, f.Reason, f.Revision)
-	}
-	for _, p := range st.Pools {
-		for _, aspect := range conditions {
-			n := 0.0
-			for _, s := range p.Shards {
-				n += truth(condition.Of(s.Conditions, aspect).Status)
-			}
-			shardsFamily.send(ch, n, p.Pool, string(aspect))
-		}
-	}
-}
-
-func (c stockCollector) plans(ch chan<- prometheus.Metric) {
-	if c.api.Plans == nil {
-		return
-	}
-	phases := map[plan.Phase]int{plan.Making: 0, plan.Ready: 0, plan.Failed: 0, plan.Replaced: 0}
-	for _, p := range c.api.Plans.List() {
-		phases[p.Phase]++
-	}
-	for phase, n := range phases {
-		plansFamily.send(ch, float64(n), string(phase))
-	}
-}
-
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
-}

@@ -20,6 +20,7 @@ local fields, handed = { unpack(ARGV, 10) }, nil
 if fence > 0 then redis.call('HSET', guest_key(g.name), 'fence', fence) end
 if #fields > 0 then redis.call('HSET', guest_key(g.name), unpack(fields)) end
 for i = 1, #fields, 2 do g[fields[i]] = fields[i + 1] end
+if g.state == 'replacing' and to == 'booting' and (g.reason or '') ~= '' then count('removals:' .. g.reason) end
 local fresh = g.state == 'booting' or g.state == 'preparing'
 if to == 'ready' then to = (p and p.prepare == '1' and g.state == 'booting') and 'preparing' or 'shelved' end
 if to == 'gone' then
