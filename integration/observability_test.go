@@ -1,0 +1,497 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oasdiff/yaml"
+
+	"greenroom/lease"
+	"greenroom/lease/client"
+	"greenroom/lease/leasetest"
+)
+
+// rules are those of prometheus/rules.yml.
+type rules struct {
+	Groups []struct {
+		Name  string `json:"name"`
+		Rules []rule `json:"rules"`
+	} `json:"groups"`
+}
+
+type rule struct {
+	Alert       string            `json:"alert"`
+	Expr        string            `json:"expr"`
+	For         string            `json:"for"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+func inYAML[V any](t testing.TB, path string) (v V) {
+	t.Helper()
+	if _, err := yaml.Unmarshal(must(os.ReadFile(path))(t), &v, yaml.DecodeOpts{}); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return v
+}
+
+func TestPromtoolPassesTheRulesAndTheirTests(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"check", "rules", "rules.yml"}, {"check", "config", "prometheus.yml"}, {"test", "rules", "rules_test.yml"},
+	} {
+		cmd := exec.Command("promtool", args...)
+		cmd.Dir = "prometheus"
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+func TestEachAlertSaysWhatToDoAndIsTestedBothWays(t *testing.T) {
+	book := string(must(os.ReadFile("../docs/runbooks.md"))(t))
+	type tests struct {
+		Tests []struct {
+			Cases []struct {
+				Alert  string `json:"alertname"`
+				Expect []any  `json:"exp_alerts"`
+			} `json:"alert_rule_test"`
+		} `json:"tests"`
+	}
+	fires, rests := map[string]bool{}, map[string]bool{}
+	for _, test := range inYAML[tests](t, "prometheus/rules_test.yml").Tests {
+		for _, c := range test.Cases {
+			fires[c.Alert] = fires[c.Alert] || len(c.Expect) > 0
+			rests[c.Alert] = rests[c.Alert] || len(c.Expect) == 0
+		}
+	}
+	for _, group := range inYAML[rules](t, "prometheus/rules.yml").Groups {
+		for _, r := range group.Rules {
+			if r.For == "" || !slices.Contains([]string{"critical", "warning"}, r.Labels["severity"]) || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+				t.Errorf("%s lacks for, severity, summary or description: %+v", r.Alert, r)
+			}
+			if !strings.HasSuffix(r.Annotations["runbook_url"], "docs/runbooks.md#"+strings.ToLower(r.Alert)) || !strings.Contains(book, "\n## "+r.Alert+"\n") {
+				t.Errorf("%s has no runbook at %q", r.Alert, r.Annotations["runbook_url"])
+			}
+			if !fires[r.Alert] || !rests[r.Alert] {
+				t.Errorf("%s is not tested to fire (%t) and not to fire (%t)", r.Alert, fires[r.Alert], rests[r.Alert])
+			}
+		}
+	}
+}
+
+func TestTheCommandsInTheRunbooksAreThere(t *testing.T) {
+	t.Parallel()
+	book := string(must(os.ReadFile("../docs/runbooks.md"))(t))
+	written := regexp.MustCompile("(?m)^greenroom [^|#\n]+|`greenroom [^`]+`").FindAllString(book, -1)
+	if len(written) < 20 {
+		t.Errorf("only these commands are found: %q", written)
+	}
+	for _, line := range written {
+		line = strings.TrimSpace(strings.Trim(line, "`"))
+		cmd := exec.Command("sh", "-c", line+" --help")
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(plain)+":"+os.Getenv("PATH"))
+		help, err := cmd.CombinedOutput()
+		if name := regexp.MustCompile(`^greenroom( [a-z][a-z-]*)*`).FindString(line); err != nil || !strings.Contains(string(help), "Usage:\n  "+name) {
+			t.Errorf("%s: %v, is no command: %.200s", line, err, help)
+		}
+	}
+}
+
+func TestWhatComposeMountsIsThere(t *testing.T) {
+	type compose struct {
+		Services map[string]struct {
+			Volumes []string `json:"volumes"`
+		} `json:"services"`
+	}
+	for name, s := range inYAML[compose](t, "grafana/compose.yaml").Services {
+		for _, v := range s.Volumes {
+			if path, _, _ := strings.Cut(v, ":"); strings.HasPrefix(path, ".") {
+				if _, err := os.Stat(filepath.Join("grafana", path)); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		}
+	}
+}
+
+// prometheus is a real one that scrapes a house every second, by the configuration that is shipped.
+type prometheus struct {
+	*house
+	url string
+}
+
+// prometheus starts one. Alerts fire as soon as their expression is true, and a queue is old after a second.
+func (h *house) prometheus() *prometheus {
+	h.Helper()
+	noError(h, os.Mkdir(h.path("prometheus"), 0o700))
+	alerts := inYAML[rules](h, "prometheus/rules.yml")
+	for _, group := range alerts.Groups {
+		for i := range group.Rules {
+			group.Rules[i].For = "0s"
+			group.Rules[i].Expr = strings.ReplaceAll(group.Rules[i].Expr, "> 600", "> 1")
+		}
+	}
+	config := inYAML[map[string]any](h, "prometheus/prometheus.yml")
+	config["global"] = map[string]any{"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"}
+	job := config["scrape_configs"].([]any)[0].(map[string]any)
+	job["static_configs"] = []any{map[string]any{"targets": []string{h.addr()}}}
+	for name, v := range map[string]any{"rules.yml": alerts, "prometheus.yml": config} {
+		noError(h, os.WriteFile(h.path("prometheus/"+name), must(json.Marshal(v))(h), 0o600)) // JSON is YAML
+	}
+
+	var said logbook
+	cmd := exec.Command("prometheus", "--config.file", h.path("prometheus/prometheus.yml"), "--storage.tsdb.path", h.path("prometheus/data"),
+		"--web.listen-address", "127.0.0.1:0")
+	cmd.Stderr = &said
+	noError(h, cmd.Start())
+	h.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			h.Errorf("prometheus ended with %v\n%s", err, &said)
+		}
+	})
+	p := &prometheus{house: h}
+	listening := regexp.MustCompile(`msg="Listening on" address=(\S+)`)
+	h.until("prometheus listens", func() error {
+		m := listening.FindStringSubmatch(said.String())
+		if m == nil {
+			return errors.New(said.String())
+		}
+		p.url = "http://" + m[1]
+		return nil
+	})
+	return p
+}
+
+// ask calls Prometheus' API.
+func (p *prometheus) ask(path string, args url.Values, result any) error {
+	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(p.url + path + "?" + args.Encode())
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", resp.Status, body)
+	}
+	return json.Unmarshal(body, &struct {
+		Data any `json:"data"`
+	}{result})
+}
+
+// hasData fails unless a query gives at least one number now.
+func (p *prometheus) hasData(query string) error {
+	var got struct {
+		Result []struct {
+			Value [2]any `json:"value"`
+		} `json:"result"`
+	}
+	if err := p.ask("/api/v1/query", url.Values{"query": {query}}, &got); err != nil {
+		return err
+	}
+	for _, r := range got.Result {
+		text, _ := r.Value[1].(string)
+		if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(v) && !math.IsInf(v, 0) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no number in %v", got.Result)
+}
+
+// firing lists the alerts that fire, each with the labels that say of what.
+func (p *prometheus) firing() (names []string, err error) {
+	var got struct {
+		Alerts []struct {
+			State  string            `json:"state"`
+			Labels map[string]string `json:"labels"`
+		} `json:"alerts"`
+	}
+	err = p.ask("/api/v1/alerts", nil, &got)
+	for _, a := range got.Alerts {
+		name := a.Labels["alertname"]
+		for _, of := range []string{"pool", "cache", "reason"} {
+			if v := a.Labels[of]; v != "" {
+				name += " " + v
+			}
+		}
+		if a.State == "firing" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, err
+}
+
+// fires waits until an alert fires.
+func (p *prometheus) fires(name string) {
+	p.Helper()
+	p.until("the alert "+name+" fires", func() error {
+		now, err := p.firing()
+		if err == nil && !slices.Contains(now, name) {
+			err = fmt.Errorf("these fire: %q", now)
+		}
+		return err
+	})
+}
+
+// fillIn puts a value in place of every variable, as Grafana does.
+var fillIn = strings.NewReplacer("$__rate_interval", "30s", "$__range", "1m", "$__interval", "1s", "$server", ".*", "$pool", ".*", "$cache", ".*")
+
+// queries are all that the dashboards and the alerts ask, by who asks.
+func queries(t testing.TB) map[string]string {
+	t.Helper()
+	type dashboard struct {
+		Title       string
+		Annotations struct{ List []struct{ Name, Expr string } }
+		Templating  struct {
+			List []struct{ Name, Definition string }
+		}
+		Panels []struct {
+			Title   string
+			Targets []struct{ RefID, Expr string }
+		}
+	}
+	out := map[string]string{}
+	files := must(filepath.Glob("grafana/dashboards/*.json"))(t)
+	values := regexp.MustCompile(`^label_values\((.*), (\w+)\)$`)
+	for _, file := range files {
+		d := decoded[dashboard](t, string(must(os.ReadFile(file))(t)))
+		for _, a := range d.Annotations.List {
+			out[d.Title+" / "+a.Name] = fillIn.Replace(a.Expr)
+		}
+		for _, v := range d.Templating.List {
+			if m := values.FindStringSubmatch(v.Definition); m != nil {
+				out[d.Title+" / $"+v.Name] = fillIn.Replace(fmt.Sprintf("count by (%s) (%s)", m[2], m[1]))
+			}
+		}
+		for _, p := range d.Panels {
+			for _, q := range p.Targets {
+				out[d.Title+" / "+p.Title+" / "+q.RefID] = fillIn.Replace(q.Expr)
+			}
+		}
+	}
+	if len(files) != 3 || len(out) < 100 {
+		t.Fatalf("%d queries in %q", len(out), files)
+	}
+	return out
+}
+
+// selectors are the series that queries name. Each has to be there, or an "or vector(0)" would hide a wrong name or label.
+func selectors(all map[string]string, alerts rules) map[string]string {
+	name := regexp.MustCompile(`\b(?:(?:greenroom|process|go)_\w+(?:\{[^}]*\})?|up\{[^}]*\})`)
+	out := map[string]string{}
+	add := func(who, query string) {
+		for _, s := range name.FindAllString(query, -1) {
+			out[who+" / "+s] = "count(last_over_time(" + s + "[5m]))"
+		}
+	}
+	for who, query := range all {
+		add(who, query)
+	}
+	for _, group := range alerts.Groups {
+		for _, r := range group.Rules {
+			add(r.Alert, r.Expr)
+		}
+	}
+	return out
+}
+
+// showsAll waits until every query has given data.
+func (p *prometheus) showsAll(what string, left map[string]string) {
+	p.Helper()
+	p.until(what, func() error {
+		var missing []error
+		for who, query := range left {
+			if err := p.hasData(query); err != nil {
+				missing = append(missing, fmt.Errorf("%s: %w: %s", who, err, query))
+				continue
+			}
+			delete(left, who)
+		}
+		return errors.Join(missing...)
+	})
+}
+
+// troubled is a fleet in which something goes wrong in every pool but the first.
+func troubled(guard string) text {
+	return text(guard + `
+pool "local" {
+  module = "local"
+  max    = 4
+}
+cache "ci" {
+  owner = "platform"
+  pools = [pool.local]
+  warm  = 2
+  size  = 3
+}
+pool "frail" {
+  module = "local"
+  max    = 2
+  spare  = 2
+  probe "ssh" {
+    every    = "1s"
+    timeout  = "1s"
+    failures = 2
+  }
+}
+pool "odd" {
+  module = "./odd"
+  max    = 1
+  spare  = 1
+}
+pool "failing" {
+  module = "./failing"
+  max    = 1
+  spare  = 1
+}
+`)
+}
+
+// failingModule plans well, and fails to apply.
+func (h *house) failingModule() {
+	h.Helper()
+	good := string(must(os.ReadFile(h.path("specs/odd/main.tf")))(h))
+	bad := strings.Replace(good, "triggers_replace", "provisioner \"local-exec\" { command = \"false\" }\n  triggers_replace", 1)
+	noError(h, os.Mkdir(h.path("specs/failing"), 0o700))
+	noError(h, os.WriteFile(h.path("specs/failing/main.tf"), []byte(bad), 0o600))
+}
+
+// jobs lease guests one after the other until they are stopped.
+func (h *house) jobs() (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				l, err := h.api.Acquire(h.Context(), client.Request{Cache: "ci"}, nil)
+				if err == nil {
+					_, err = h.api.Release(h.Context(), l.ID, client.Release{Outcome: "pass"})
+				}
+				if h.Context().Err() != nil {
+					return
+				}
+				if err != nil {
+					h.Errorf("a job: %v", err)
+				}
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
+	t.Parallel() // it mostly waits
+	redis := leasetest.Redis(t)
+	h := newHouse(t, options{redis: redis.URL})
+	h.module("port = 22")
+	h.failingModule()
+	h.write(troubled(`guard { max_retire = "0%" }`))
+	h.start()
+	p := h.prometheus()
+	h.shelved(2)
+	h.in("frail-1", 1, lease.Shelved)
+	h.in("frail-2", 1, lease.Shelved)
+
+	// Everything is leased, one more wants a guest, and a pool dies.
+	var leases []client.Lease
+	for range 4 {
+		leases = append(leases, h.acquire())
+	}
+	waited := make(chan client.Lease)
+	go func() {
+		defer close(waited)
+		if l, err := h.api.Acquire(t.Context(), client.Request{Cache: "ci"}, nil); err == nil {
+			waited <- l
+		}
+	}()
+	h.killGuest(h.guests()["frail-1"])
+	h.killGuest(h.guests()["frail-2"])
+	want := []string{
+		"GreenroomBrakeOn frail", "GreenroomCacheUnderWarm ci", "GreenroomCacheUnderWarm failing", "GreenroomCacheUnderWarm odd",
+		"GreenroomPoolStalled odd", "GreenroomQueueOld ci", "GreenroomRunsFailing failing",
+	}
+	h.until("just these alerts fire", func() error {
+		now, err := p.firing()
+		if diff := cmp.Diff(want, now); err == nil && diff != "" {
+			err = errors.New(diff)
+		}
+		return err
+	})
+
+	// That has been seen: each further failure would only make the end wait longer.
+	must(h.api.Pause(t.Context(), "failing", "its module is being mended"))(t)
+
+	// Jobs go on; one guest is tainted, and one is held.
+	must(h.api.Taint(t.Context(), leases[0].Guest.Name, "by hand"))(t)
+	must(h.api.Release(t.Context(), leases[1].ID, client.Release{Outcome: "fail", Hold: client.Duration(time.Hour)}))(t)
+	for _, i := range []int{0, 2, 3} {
+		h.release(leases[i].ID)
+	}
+	h.release((<-waited).ID)
+	stop := h.jobs()
+	h.faults(p)
+	p.showsAll("every series that is asked for is there", selectors(queries(t), inYAML[rules](t, "prometheus/rules.yml")))
+	p.showsAll("every panel has data", queries(t))
+	stop()
+	must(h.api.Taint(t.Context(), leases[1].Guest.Name, "nobody needs it any more"))(t)
+	noError(t, h.api.Resume(t.Context(), "failing"))
+	h.module(`host = "127.0.0.1", port = 1, user = "nobody", host_key = "", attributes = {}`)
+	h.write(troubled("")) // whose end nothing holds
+	h.until("it is in force", func() error {
+		st, err := h.api.Status(t.Context())
+		if err == nil && st.Revision != h.revision {
+			err = fmt.Errorf("%s is: %v", st.Revision, st.SpecFault)
+		}
+		return err
+	})
+
+	redis.Stop(syscall.SIGTERM)
+	p.fires("GreenroomStoreAway")
+	redis.Start()
+	noError(t, h.server.cmd.Process.Signal(syscall.SIGSTOP)) // it hangs
+	p.fires("GreenroomDown")
+	noError(t, h.server.cmd.Process.Signal(syscall.SIGCONT))
+}
+
+// faults brings specs that are invalid, gone, and held in the end.
+func (h *house) faults(p *prometheus) {
+	h.Helper()
+	h.writeText("pool \"local\" {")
+	p.fires("GreenroomSpecInvalid SpecInvalid")
+	noError(h, os.Rename(h.path("specs"), h.path("elsewhere")))
+	p.fires("GreenroomSpecUnreadable SourceUnreachable")
+	noError(h, os.Rename(h.path("elsewhere"), h.path("specs")))
+	h.writeText(`
+guard { max_retire = "0%" }
+pool "local" {
+  module = "local"
+  max    = 4
+}
+`)
+	p.fires("GreenroomSpecHeld GuardExceeded")
+}
