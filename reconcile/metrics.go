@@ -120,7 +120,7 @@ func (m *metrics) keep() {
 	}
 	for pool := range m.loop.pools {
 		m.pools[pool] = true
-		for _, op := range []string{"init", "plan", "apply", previewed} {
+		for _, op := range operations {
 			m.runs.WithLabelValues(pool, op, "ok")
 			m.runs.WithLabelValues(pool, op, "failed")
 		}
@@ -129,6 +129,9 @@ func (m *metrics) keep() {
 
 // previewed is the op of a preview, whatever processes it takes.
 const previewed = "preview"
+
+// operations are the ops that there are: those of every run, those that only mend a run that went wrong, and the preview.
+var operations = []string{"init", "plan", "apply", "output", "push", "unlock", previewed}
 
 // operation is under which op a process counts; empty: under none. Asking Terraform for its version is no run. A preview
 // counts once: by its plan, or by the step before or after it that failed.

@@ -107,8 +107,11 @@ func keep[V any](h *histories, there map[string]V) {
 	}
 }
 
+// scrapesAtOnce bounds what callers without a token can ask of the store; a few Prometheuses need no more.
+const scrapesAtOnce = 8
+
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.api.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	return promhttp.HandlerFor(m.api.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: scrapesAtOnce})
 }
 
 // measured counts next under the route's template, so that names in paths make no series.

@@ -65,12 +65,14 @@ var (
 	}
 )
 
-// What the labels say, from zero on. The scripts count guests that were retired for other reasons, too, of a few words.
+// What the labels say, from zero on: a rate does not see the first of what has no series before.
 var (
 	sources        = []string{"shelf", "spare", "new"}
 	deathReasons   = []string{"dead", "vanished", "boot_failed", "prepare_failed", "reset_failed"}
-	removalReasons = []string{"excess", "age", "uses", "outdated", "forced"}
-	endings        = []string{lease.Released, lease.Expired, lease.Cancelled, lease.Abandoned, lease.TimedOut, lease.Removed}
+	removalReasons = append([]string{
+		"excess", "age", "uses", "outdated", "forced", "manual", "removed", "unwanted", "hold_over", "quarantine_over", "run_failed",
+	}, deathReasons...)
+	endings = []string{lease.Released, lease.Expired, lease.Cancelled, lease.Abandoned, lease.TimedOut, lease.Removed}
 )
 
 // Describe is prometheus.Collector's.
