@@ -15,7 +15,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"greenroom/modules"
 	"greenroom/specs"
@@ -154,7 +153,7 @@ func (o outcome) show(cmd *cobra.Command) error {
 		return writeJSON(cmd.OutOrStdout(), o)
 	}
 	text := o.Diff
-	if out, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(out.Fd())) && os.Getenv("NO_COLOR") == "" {
+	if paintOf(cmd.OutOrStdout()) {
 		text = colored(text)
 	}
 	_, err := io.WriteString(cmd.OutOrStdout(), text)

@@ -25,6 +25,7 @@ func specsToEdit(t *testing.T) (dir string) {
 func TestADifferenceIsColoredOnATerminalUnlessNoColorIsSet(t *testing.T) {
 	for noColor, want := range map[string]string{"": "\x1b[32m+  max    = 9\x1b[m\r\n", "1": "\n+  max    = 9\r\n"} {
 		t.Setenv("NO_COLOR", noColor)
+		t.Setenv("TERM", "xterm")
 		screen, tty, err := pty.Open()
 		if err != nil {
 			t.Fatal(err)

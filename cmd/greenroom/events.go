@@ -114,7 +114,7 @@ func eventPrinter(cmd *cobra.Command) func(client.Event) error {
 
 // eventLine is an event without its time: guest, cache, what became of it, and why.
 func eventLine(e client.Event, p paint) string {
-	what := eventMove(e)
+	what := plan.Clean(eventMove(e))
 	line := fmt.Sprintf("%-16s %-12s %s %s", dash(e.Guest), dash(e.Cache), p.state(e.To, fmt.Sprintf("%-24s", what)), eventWhy(e))
 	return strings.TrimRight(line, " ")
 }

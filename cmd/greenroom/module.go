@@ -62,10 +62,14 @@ func testModule(cmd *cobra.Command, opts terraform.Options, dir string, vars jso
 		return err
 	}
 	defer driver.Detach()
-	asJSON := isJSON(cmd)
+	line, asJSON, done := newProgress(cmd), isJSON(cmd), 0
+	line.say("checking the module…")
 	err = terraform.Check(cmd.Context(), driver, dir, vars, func(step terraform.CheckStep) {
-		printCheckStep(cmd.OutOrStdout(), asJSON, step)
+		line.aside(func() { printCheckStep(cmd.OutOrStdout(), asJSON, step) })
+		done++
+		line.say("checking the module, %s done…", count(done, "step"))
 	})
+	line.end()
 	if _, left, inventoryErr := driver.Inventory(cmd.Context(), "check"); inventoryErr == nil && len(left) > 0 {
 		return err
 	}

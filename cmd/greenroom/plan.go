@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"greenroom/lease/client"
 	"greenroom/modules"
@@ -212,22 +211,21 @@ func (p *planCommand) finish(cmd *cobra.Command, c *client.Client, made plan.Pla
 // await returns a plan when it is made, Terraform's part included, or as it stands when there is no time left. It follows a
 // plan that is replaced to the one in its place.
 func (p *planCommand) await(cmd *cobra.Command, c *client.Client, now plan.Plan) (plan.Plan, error) {
-	poll, say, end := 30*time.Second, func(string) {}, time.Now().Add(p.wait)
-	if _, terminal := screen(cmd.ErrOrStderr()); terminal {
-		poll, say = time.Second, func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "\r\x1b[K%s", text) }
-		defer say("")
+	line, poll, end := newProgress(cmd), 30*time.Second, time.Now().Add(p.wait)
+	defer line.end()
+	if line.terminal {
+		poll = time.Second
 	}
 	for {
 		id := now.ID
 		switch left := time.Until(end); {
 		case now.Phase == plan.Replaced && now.ReplacedBy != "":
 			id, poll = now.ReplacedBy, min(poll, max(left, 0))
-			say("")
 			fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: plan %s was replaced by plan %s\n", now.ID, id)
 		case !unfinished(now) || left <= 0:
 			return now, nil
 		default:
-			say(progress(now))
+			line.say("%s", planProgress(now))
 			poll = min(poll, left)
 		}
 		var err error
@@ -241,7 +239,7 @@ func unfinished(p plan.Plan) bool {
 	return p.Phase == plan.Making || p.Terraform != nil && p.Terraform.Phase == plan.Making
 }
 
-func progress(p plan.Plan) string {
+func planProgress(p plan.Plan) string {
 	if p.Phase == plan.Making {
 		return "making the plan…"
 	}
@@ -271,21 +269,8 @@ func (p *planCommand) link() string {
 }
 
 func (p *planCommand) style(w io.Writer) plan.TextOptions {
-	width, terminal := screen(w)
-	return plan.TextOptions{Color: terminal && os.Getenv("NO_COLOR") == "", Width: width, Full: p.full}
-}
-
-// screen is the width of a terminal, 0 where it is not known.
-func screen(w io.Writer) (width int, terminal bool) {
-	file, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
-		return 0, false
-	}
-	width, _, err := term.GetSize(int(file.Fd()))
-	if err != nil {
-		return 0, true
-	}
-	return max(width, 0), true
+	width, _ := screen(w)
+	return plan.TextOptions{Color: bool(paintOf(w)), Width: width, Full: p.full}
 }
 
 // verdict is the end of the command: nothing for a plan without changes.

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"greenroom/modules"
 	"greenroom/specs"
@@ -140,15 +138,8 @@ func jsonDiagnostics(diags hcl.Diagnostics) []jsonDiagnostic {
 
 // writeDiagnostics fits the lines to the terminal when w is one.
 func writeDiagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics) error {
-	file, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
-		return specs.WriteDiagnostics(w, files, diags, false, 0)
-	}
-	width, _, err := term.GetSize(int(file.Fd()))
-	if err != nil {
-		width = 0
-	}
-	return specs.WriteDiagnostics(w, files, diags, os.Getenv("NO_COLOR") == "", uint(max(width, 0)))
+	width, _ := screen(w)
+	return specs.WriteDiagnostics(w, files, diags, bool(paintOf(w)), uint(width))
 }
 
 func invalid(diags hcl.Diagnostics) error {

@@ -4,8 +4,24 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/term"
+
 	"greenroom/lease"
 )
+
+// screen is the width of a terminal, 0 where it is not known. One that calls itself dumb knows no sequences: what is written
+// there must be as good on paper.
+func screen(w io.Writer) (width int, terminal bool) {
+	file, ok := w.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" || !term.IsTerminal(int(file.Fd())) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0, true
+	}
+	return max(width, 0), true
+}
 
 // paint colours text for a terminal; false leaves it as it is.
 type paint bool
