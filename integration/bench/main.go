@@ -29,6 +29,9 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{1, "lease pairs over HTTP", leasePairs},
 	{2, "lease pairs and the size of the shelf", shelfSizes},
+	{3, "from a miss to its guest", misses},
+	{4, "converging and replacing", converging},
+	{5, "ticks with nothing to do", idling},
 	{6, "probes and memory", watching},
 }
 
@@ -41,17 +44,25 @@ type sizes struct {
 	window  time.Duration // for which probes are counted
 	many    int           // guests for the memory
 	settled time.Duration // for which the server has them before its memory is read
+
+	misses, locals int           // requests for guests of no machines, and for local ones
+	crowd, crowds  int           // guests to converge to, and how often
+	replaced       int           // guests, one after another
+	pools          int           // that have nothing to do
+	idle           time.Duration // for so long
 }
 
 var (
 	whole = sizes{
 		rounds: 7, round: 3 * time.Second, shelves: []int{100, 10000, 100000},
 		probed: 10000, window: 40 * time.Second, many: 100000, settled: 75 * time.Second,
+		misses: 60, locals: 15, crowd: 1000, crowds: 3, replaced: 15, pools: 1000, idle: time.Minute,
 	}
 	// quick keeps the program working; its numbers say nothing.
 	quick = sizes{
 		rounds: 1, round: 200 * time.Millisecond, shelves: []int{70, 140},
 		probed: 50, window: time.Second, many: 200, settled: time.Second,
+		misses: 2, locals: 1, crowd: 30, crowds: 1, replaced: 1, pools: 20, idle: time.Second,
 	}
 )
 
