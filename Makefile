@@ -1,6 +1,7 @@
 # `make help` lists the targets.
 BIN   := $(CURDIR)/bin
 TOOLS := internal/tools
+PAGES := integration/browser
 FUZZ  := 5s
 
 # The tools that the build fetched go first; the name that a shell exports for one machine's Terraform
@@ -36,16 +37,20 @@ install: ## install the Debian packages and the Terraform that the tests need
 race: ## run all tests with the race detector
 	go test -race -count=1 -timeout 15m ./...
 	go test -C $(TOOLS) ./...
+	go test -C $(PAGES) -count=1 -timeout 5m ./...
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check format, vet and lint
 	go vet ./...
+	go vet -C $(PAGES) ./...
 	golangci-lint config verify
 	golangci-lint run
+	cd $(PAGES) && golangci-lint run
 
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint ## format the Go code
 	golangci-lint fmt
+	cd $(PAGES) && golangci-lint fmt
 
 .PHONY: vuln
 vuln: $(BIN)/govulncheck ## look for known vulnerabilities in what the code calls

@@ -35,6 +35,7 @@ need sftp openssh-client
 need unshare util-linux
 need curl curl # with jq, what CI jobs post their comments with
 need jq jq
+need chromium chromium # with the fonts that it depends on
 need prometheus prometheus
 need promtool prometheus
 

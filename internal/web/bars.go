@@ -8,8 +8,11 @@ import (
 	"greenroom/lease/client"
 )
 
-// whole is the width of a bar in its own units.
-const whole = 1000
+// whole is the width of a bar in its own units; edge what a line keeps from its ends.
+const (
+	whole = 1000
+	edge  = 4
+)
 
 // bar is guests by state side by side. What it shows stands beside it in words, too.
 type bar struct {
@@ -45,6 +48,9 @@ func stacked(guests map[lease.State]int, states []lease.State, least int) bar {
 
 func (b bar) at(n int) int { return n * whole / b.Of }
 
+// mark is at, but so far within the bar that a line can be seen.
+func (b bar) mark(n int) int { return min(max(b.at(n), edge), whole-edge) }
+
 func sum(guests map[lease.State]int, states ...lease.State) (n int) {
 	for _, state := range states {
 		n += guests[state]
@@ -78,7 +84,7 @@ func shelved(c client.Cache) shelf {
 	}
 	s.Aside = stacked(c.Guests, aside, 0).Parts
 	s.Bar = stacked(c.Guests, append([]lease.State{lease.Shelved}, coming...), max(c.Size, c.Warm))
-	s.Bar.Marks = []mark{{"warm", s.Bar.at(c.Warm)}, {"size", s.Bar.at(c.Size)}}
+	s.Bar.Marks = []mark{{"warm", s.Bar.mark(c.Warm)}, {"size", s.Bar.mark(c.Size)}}
 	if s.Asked > 0 {
 		s.Ratio = 100 * c.Hits / s.Asked
 	}

@@ -89,6 +89,7 @@ func TestWhatIsWrongStandsOnTheFirstPage(t *testing.T) {
 		st.Pools[0].Conditions = []condition.Condition{{Type: condition.Waiting, Status: true, Reason: "RunFailed", Message: "no credentials; tried again at 13:10:00", Since: now}}
 		st.Pools[0].Pause = &lease.Pause{By: "alice", Reason: "moving racks", Since: now}
 	})
+	must(t, h.store.SetPause(t.Context(), "local", &lease.Pause{By: "alice", Reason: "moving racks", Since: now}))
 	h.dog.brakes = map[string]string{"local": "3 of 4 guests look dead"}
 	must(t, h.store.Toggle(t.Context(), alice, "ci", lease.Override{Until: time.Now().Add(time.Hour), By: "alice", Reason: "an upgrade"}))
 	b, page := h.as(h.user.Secret, "/")
@@ -96,6 +97,8 @@ func TestWhatIsWrongStandsOnTheFirstPage(t *testing.T) {
 	page.says(t, "Revision bbbbbbbbbbbb is held", "GuardExceeded, found 13:01:00 (4 min ago)", "Stalled: it is held", "local Waiting paused brake", "no credentials", "3 of 4 guests look dead", "ci disabled")
 	b.get("/caches/ci").says(t, "Disabled. It grants no leases, by alice (an upgrade), until")
 	b.get("/pools/local").says(t, "Paused by alice (moving racks), since", "The watchdog's brake is on: 3 of 4 guests look dead", "Waiting Yes: RunFailed")
+	must(t, h.store.SetPause(t.Context(), "local", nil))
+	b.get("/pools/local").lacks(t, "<strong>Paused</strong>") // whatever the loop's last pass has seen
 	h.mu.Lock()
 	h.outage = fmt.Errorf("%w: connection refused", lease.ErrUnavailable)
 	h.mu.Unlock()

@@ -81,7 +81,8 @@
     stream.addEventListener("error", () => {
       if (stream?.readyState !== EventSource.CLOSED) return say("The connection is cut; tried again.");
       stream = undefined; // refused: the clock must do
-      timer = setTimeout(() => { look(); begin(); }, slow);
+      timer = setTimeout(begin, slow);
+      look();
     });
   }
 
