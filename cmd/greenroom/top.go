@@ -75,7 +75,8 @@ func observe(ctx context.Context, c *client.Client) (view, error) {
 		return view{}, err
 	}
 	feed, err := c.Feed(ctx, client.EventFilter{Number: shownEvents})
-	return view{now: time.Now(), status: status, events: feed.Events}, err
+	now := time.Now()
+	return view{now: now, seen: now, status: status, events: feed.Events}, err
 }
 
 // top is a screen that is drawn again and again.
@@ -180,8 +181,8 @@ func (t *top) lookOnce(ctx context.Context) (s seen) {
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" // the alternate screen, without a cursor; lines do not break
 	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-	home        = "\x1b[H"
-	endOfLine   = "\x1b[K\r\n"
+	home        = "\x1b[H\x1b[K"
+	newLine     = "\r\n\x1b[K" // wiped first: behind a full line the cursor stands on its last character
 	endOfScreen = "\x1b[J"
 )
 
@@ -212,7 +213,7 @@ func (t *top) draw() error {
 	if err != nil || width <= 0 || height <= 0 {
 		width, height = 80, 24
 	}
-	_, err = io.WriteString(t.out, home+draw(t.view, width, height, paintOf(t.out))+endOfScreen)
+	_, err = io.WriteString(t.out, home+draw(t.view, width, height, paintOf(t.out)))
 	return err
 }
 

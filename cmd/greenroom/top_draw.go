@@ -16,6 +16,7 @@ import (
 // view is what top shows.
 type view struct {
 	now    time.Time
+	seen   time.Time // when this was so
 	status client.Status
 	events []client.Event
 	fault  string // why nothing newer is known
@@ -90,15 +91,15 @@ func columns(rows [][]line) []line {
 // draw writes a view for a screen of a size; 0 is one without end. Lines end as a terminal in raw mode needs it where there
 // is a screen.
 func draw(v view, width, height int, p paint) string {
-	end := "\n"
-	if height > 0 {
-		end = endOfLine
-	}
-	var b strings.Builder
+	var lines []string
 	for _, l := range layOut(v, width, height) {
-		b.WriteString(strings.TrimRight(l.in(p, width), " ") + end)
+		lines = append(lines, strings.TrimRight(l.in(p, width), " "))
 	}
-	return strings.TrimSuffix(b.String(), "\r\n")
+	if height == 0 {
+		return strings.Join(lines, "\n") + "\n"
+	}
+	lines[len(lines)-1] = endOfScreen + lines[len(lines)-1]
+	return strings.Join(lines, newLine)
 }
 
 // fewEvents is how many events a screen keeps room for, however much else there is; without a screen so many are shown.
@@ -107,7 +108,7 @@ const fewEvents = 5
 // layOut shares the lines of a screen: what stands in the head is always there, the events have what is left, and long lists
 // say how much of them is missing.
 func layOut(v view, width, height int) []line {
-	head, cells := headLines(v), barCells(width)
+	head, cells := headLines(v, height > 0), barCells(width)
 	caches, pools, events := cacheLines(v, cells), poolLines(v, cells), eventLines(v, cells)
 	if height == 0 {
 		events = events[:min(len(events), 1+2*fewEvents)]
@@ -141,18 +142,22 @@ func shortened(list []line, room int) []line {
 	return append(slices.Clone(list[:room-1]), coloured(faint, fmt.Sprintf("… and %d more", len(list)-room+1)))
 }
 
-func headLines(v view) []line {
+func headLines(v view, live bool) []line {
 	st := v.status
 	inForce := "nothing is in force yet"
 	if st.Revision != "" {
 		inForce = fmt.Sprintf("%s from %s, in force for %s", plan.Short(st.Revision), st.Source, howLong(v.now.Sub(st.SpecSince)))
 	}
-	out := []line{append(coloured(bold, "greenroom"), textLine("  %s  %s", v.now.Local().Format(time.TimeOnly), inForce)...)}
+	title := append(coloured(bold, "greenroom"), textLine("  %s  ", v.now.Local().Format(time.TimeOnly))...)
+	if live {
+		title = append(title, span{faint, "q: quit  "})
+	}
+	out := []line{append(title, textLine("%s", inForce)...)}
 	warn := func(colour, format string, args ...any) {
 		out = append(out, coloured(colour, fmt.Sprintf(format, args...)))
 	}
 	if v.fault != "" {
-		warn(red, "NOT LIVE: %s", v.fault)
+		warn(red, "NOT LIVE, of %s: %s", v.seen.Local().Format(time.TimeOnly), v.fault)
 	}
 	if st.Store != "" {
 		warn(red, "STORE AWAY: %s", st.Store)
