@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -374,7 +375,7 @@ func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, e
 
 // Mend finishes what a crash left half done in a pool: spares on their way into a cache, slots without a guest.
 func (s *Store) Mend(ctx context.Context, pool string) error {
-	guests, missing, err := s.slots(ctx, pool)
+	guests, missing, err := s.slots(ctx, pool, nil)
 	if err != nil {
 		return err
 	}
@@ -401,13 +402,25 @@ func (s *Store) Mend(ctx context.Context, pool string) error {
 
 // Guests returns every guest of a pool, by slot. All or nothing: what cannot be read whole is an error.
 func (s *Store) Guests(ctx context.Context, pool string) ([]Guest, error) {
+	return s.guests(ctx, pool, nil)
+}
+
+// GuestsIn returns those guests of a pool that are in certain slots, by slot. A slot without a guest is left out.
+func (s *Store) GuestsIn(ctx context.Context, pool string, slots []int) ([]Guest, error) {
+	if len(slots) == 0 {
+		return nil, nil
+	}
+	return s.guests(ctx, pool, slots)
+}
+
+func (s *Store) guests(ctx context.Context, pool string, which []int) ([]Guest, error) {
 	for range 5 {
-		guests, missing, err := s.slots(ctx, pool)
+		guests, missing, err := s.slots(ctx, pool, which)
 		if err != nil || len(missing) == 0 {
 			return guests, err
 		}
 		// A guest that moved between two caches while it was read is in neither; a slot without a guest stays without.
-		again, still, err := s.slots(ctx, pool)
+		again, still, err := s.slots(ctx, pool, which)
 		if err != nil || slices.Equal(missing, still) {
 			return again, err
 		}
@@ -415,34 +428,108 @@ func (s *Store) Guests(ctx context.Context, pool string) ([]Guest, error) {
 	return nil, fmt.Errorf("%w: the guests of pool %s move too fast to be read whole", ErrUnavailable, pool)
 }
 
-func (s *Store) slots(ctx context.Context, pool string) (guests []Guest, missing []int, err error) {
+// slots reads what is in slots of a pool; none means all that are taken.
+func (s *Store) slots(ctx context.Context, pool string, which []int) (guests []Guest, missing []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*s.options.Timeout)
 	defer cancel()
-	slots, err := s.rdb.HGetAll(ctx, s.base(pool)+":slots").Result()
-	if err != nil || len(slots) == 0 {
+	taken, err := s.taken(ctx, pool, which)
+	if err != nil || len(taken) == 0 {
 		return nil, nil, outage(err)
 	}
-	cmds := map[int]*redis.MapStringStringCmd{}
-	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for slot, cache := range slots {
-			n, _ := strconv.Atoi(slot)
-			cmds[n] = pipe.HGetAll(ctx, s.base(cache)+":guest:"+GuestName(pool, n))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, nil, outage(err)
+	keys := make([]string, len(taken))
+	for i, at := range taken {
+		keys[i] = s.base(at.cache) + ":guest:" + GuestName(pool, at.number)
 	}
-	for slot, cmd := range cmds {
-		if len(cmd.Val()) == 0 {
-			missing = append(missing, slot)
-			continue
-		}
-		guests = append(guests, parseGuest(cmd.Val()))
+	guests, without, err := s.readGuests(ctx, keys, make([]Guest, 0, len(keys)), words{})
+	for _, i := range without {
+		missing = append(missing, taken[i].number)
 	}
-	slices.SortFunc(guests, func(a, b Guest) int { return cmp.Compare(a.Slot, b.Slot) })
-	slices.Sort(missing)
-	return guests, missing, nil
+	return guests, missing, err
+}
+
+// slot is one that is taken, and the cache that its guest is in.
+type slot struct {
+	number int
+	cache  string
+}
+
+// taken lists slots in order, of some or of all, that are taken.
+func (s *Store) taken(ctx context.Context, pool string, which []int) (out []slot, err error) {
+	if which == nil {
+		all, err := s.rdb.HGetAll(ctx, s.base(pool)+":slots").Result()
+		for number, cache := range all {
+			n, _ := strconv.Atoi(number)
+			out = append(out, slot{n, cache})
+		}
+		slices.SortFunc(out, func(a, b slot) int { return cmp.Compare(a.number, b.number) })
+		return out, err
+	}
+	fields := make([]string, len(which))
+	for i, n := range which {
+		fields[i] = strconv.Itoa(n)
+	}
+	caches, err := s.rdb.HMGet(ctx, s.base(pool)+":slots", fields...).Result()
+	for i, cache := range caches {
+		if cache != nil {
+			out = append(out, slot{which[i], text(cache)})
+		}
+	}
+	return out, err
+}
+
+// readBatch is how many guests are asked for at once: the answers of 100 000 would fill the memory.
+const readBatch = 500
+
+// readGuests adds the guests on record under some keys to those that were read before, and returns the places of the keys
+// that have none.
+func (s *Store) readGuests(ctx context.Context, keys []string, guests []Guest, known words) (_ []Guest, without []int, err error) {
+	fields := make(map[string]string, len(guestFields))
+	for first, some := range chunks(keys, readBatch) {
+		cmds := make([]*redis.SliceCmd, len(some))
+		_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, key := range some {
+				cmds[i] = pipe.HMGet(ctx, key, guestFields...)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, nil, outage(err)
+		}
+		for i, cmd := range cmds {
+			if cmd.Val()[0] == nil {
+				without = append(without, first+i)
+				continue
+			}
+			for j, v := range cmd.Val() {
+				fields[guestFields[j]] = text(v)
+			}
+			guests = append(guests, known.share(parseGuest(fields)))
+		}
+	}
+	return guests, without, nil
+}
+
+// chunks are the parts of a list of at most n each, with the place of their first.
+func chunks(list []string, n int) iter.Seq2[int, []string] {
+	return func(yield func(int, []string) bool) {
+		for i := 0; i < len(list) && yield(i, list[i:min(i+n, len(list))]); i += n {
+		}
+	}
+}
+
+// words keeps one copy of each of the words that many guests have in common.
+type words map[string]string
+
+func (w words) share(g Guest) Guest {
+	for _, field := range []*string{&g.Pool, &g.Cache, (*string)(&g.State), &g.Shard, &g.Digest, &g.Run, &g.User, &g.Reason, &g.Condemned, &g.Health} {
+		known, ok := w[*field]
+		if !ok {
+			known = *field
+			w[known] = known
+		}
+		*field = known
+	}
+	return g
 }
 
 // Guest returns one guest by name. Errors: ErrUnknownGuest, ErrUnavailable.
@@ -477,6 +564,10 @@ func (s *Store) cacheOf(ctx context.Context, pool string, slot int) (string, err
 	}
 	return cache, outage(err)
 }
+
+// guestFields are those that parseGuest reads, the name first, which every guest has.
+var guestFields = strings.Fields(`name pool cache slot incarnation state since shard digest run id host port user host_key lease uses
+	born until reason evidence condemned health reset failures demand attributes`)
 
 func parseGuest(f map[string]string) Guest {
 	num := func(k string) int { n, _ := strconv.Atoi(f[k]); return n }

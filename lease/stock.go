@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -216,22 +215,11 @@ func (s *Store) CacheGuests(ctx context.Context, cache string) ([]Guest, error) 
 	if err != nil || len(names) == 0 {
 		return []Guest{}, outage(err)
 	}
-	cmds := make([]*redis.MapStringStringCmd, len(names))
-	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, name := range names {
-			cmds[i] = pipe.HGetAll(ctx, base+":guest:"+name)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, outage(err)
+	slices.Sort(names)
+	keys := make([]string, len(names))
+	for i, name := range names {
+		keys[i] = base + ":guest:" + name
 	}
-	out := make([]Guest, 0, len(names))
-	for _, cmd := range cmds {
-		if len(cmd.Val()) > 0 {
-			out = append(out, parseGuest(cmd.Val()))
-		}
-	}
-	slices.SortFunc(out, func(a, b Guest) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
+	out, _, err := s.readGuests(ctx, keys, make([]Guest, 0, len(keys)), words{})
+	return out, err
 }

@@ -90,6 +90,12 @@ func (c *Client) Events(ctx context.Context, guest string, n int) ([]lease.Event
 	return out.Events, err
 }
 
+// Probes says how the probes of a guest stand.
+func (c *Client) Probes(ctx context.Context, guest string) ([]Probe, error) {
+	out, err := fetch[struct{ Probes []Probe }](ctx, c, get(guestPath(guest)+"/probes", nil))
+	return out.Probes, err
+}
+
 // Taint orders a guest to be replaced, now or when its lease ends.
 func (c *Client) Taint(ctx context.Context, guest, reason string) (Ordered, error) {
 	return fetch[Ordered](ctx, c, post(guestPath(guest)+"/taint", Reason{reason}))

@@ -137,10 +137,24 @@ type Probed struct {
 	Result string `json:"result"`
 }
 
+// Probe is how one probe of a guest stands.
+type Probe struct {
+	Kind     string    `json:"kind"`
+	Every    Duration  `json:"every"`
+	Asked    time.Time `json:"asked,omitzero"` // last; zero: not yet
+	Outcome  string    `json:"outcome,omitempty"`
+	Detail   string    `json:"detail,omitempty"` // what was seen, for those who may see it
+	Seconds  float64   `json:"seconds"`
+	Failures int       `json:"failures"` // in a row
+	Allowed  int       `json:"allowed"`  // so many mean death
+	Next     time.Time `json:"next,omitzero"`
+}
+
 // Pool is a pool as the reconciler and the watchdog see it.
 type Pool struct {
 	condition.PoolStatus
-	Brake string `json:"brake,omitempty"` // why the watchdog taints nothing here
+	Brake string                `json:"brake,omitempty"` // why the watchdog taints nothing here
+	Runs  []condition.RunStatus `json:"runs,omitempty"`  // the last ones, newest first; only where one pool was asked for
 }
 
 // Status is the whole house.
