@@ -131,10 +131,22 @@ func TestWhatComposeMountsIsThere(t *testing.T) {
 	}
 }
 
-// prometheus is a real one that scrapes a house every second, by the configuration that is shipped.
+// prometheus is a real one that scrapes a house every second, by the configuration that is shipped. It does so twice, as
+// instance one and two: that is what two servers on one store look like.
 type prometheus struct {
 	*house
 	url string
+}
+
+// target tells Prometheus where the server listens; the instances keep their names over a restart.
+func (h *house) target() {
+	h.Helper()
+	var targets []any
+	for _, instance := range []string{"one", "two"} {
+		targets = append(targets, map[string]any{"targets": []string{h.addr()}, "labels": map[string]string{"instance": instance}})
+	}
+	noError(h, os.WriteFile(h.path("prometheus/new"), must(json.Marshal(targets))(h), 0o600))
+	noError(h, os.Rename(h.path("prometheus/new"), h.path("prometheus/targets.json")))
 }
 
 // prometheus starts one. Alerts fire as soon as their expression is true, and a queue is old after a second.
@@ -151,7 +163,9 @@ func (h *house) prometheus() *prometheus {
 	config := inYAML[map[string]any](h, "prometheus/prometheus.yml")
 	config["global"] = map[string]any{"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"}
 	job := config["scrape_configs"].([]any)[0].(map[string]any)
-	job["static_configs"] = []any{map[string]any{"targets": []string{h.addr()}}}
+	delete(job, "static_configs")
+	job["file_sd_configs"] = []any{map[string]any{"files": []string{"targets.json"}}}
+	h.target()
 	for name, v := range map[string]any{"rules.yml": alerts, "prometheus.yml": config} {
 		noError(h, os.WriteFile(h.path("prometheus/"+name), must(json.Marshal(v))(h), 0o600)) // JSON is YAML
 	}
@@ -200,23 +214,56 @@ func (p *prometheus) ask(path string, args url.Values, result any) error {
 	}{result})
 }
 
-// hasData fails unless a query gives at least one number now.
-func (p *prometheus) hasData(query string) error {
-	var got struct {
-		Result []struct {
-			Value [2]any `json:"value"`
-		} `json:"result"`
+// query is what a panel, an annotation, a variable or an alert asks.
+type query struct {
+	expr string
+	over bool // the time that is shown, not only this moment
+}
+
+// result is what came of it: one value of each series, or several.
+type result []struct {
+	Metric map[string]string `json:"metric"`
+	Value  [2]any            `json:"value"`
+	Values [][2]any          `json:"values"`
+}
+
+func (r result) bySeries() map[string]any {
+	out := map[string]any{}
+	for _, one := range r {
+		out[fmt.Sprint(one.Metric)] = one.Value[1]
 	}
-	if err := p.ask("/api/v1/query", url.Values{"query": {query}}, &got); err != nil {
+	return out
+}
+
+func (p *prometheus) run(q query, at time.Time) (result, error) {
+	var got struct {
+		Result result `json:"result"`
+	}
+	path, args := "/api/v1/query", url.Values{"query": {q.expr}, "time": {unix(at)}}
+	if q.over {
+		path, args = "/api/v1/query_range", url.Values{"query": {q.expr}, "start": {unix(at.Add(-time.Minute))}, "end": {unix(at)}, "step": {"5"}}
+	}
+	err := p.ask(path, args, &got)
+	return got.Result, err
+}
+
+func unix(at time.Time) string { return strconv.FormatFloat(float64(at.UnixMilli())/1000, 'f', 3, 64) }
+
+// hasData fails unless a query gives at least one number.
+func (p *prometheus) hasData(q query) error {
+	got, err := p.run(q, time.Now())
+	if err != nil {
 		return err
 	}
-	for _, r := range got.Result {
-		text, _ := r.Value[1].(string)
-		if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(v) && !math.IsInf(v, 0) {
-			return nil
+	for _, r := range got {
+		for _, v := range append(r.Values, r.Value) {
+			text, _ := v[1].(string)
+			if n, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(n) && !math.IsInf(n, 0) {
+				return nil
+			}
 		}
 	}
-	return fmt.Errorf("no number in %v", got.Result)
+	return fmt.Errorf("no number in %v", got)
 }
 
 // firing lists the alerts that fire, each with the labels that say of what.
@@ -240,7 +287,7 @@ func (p *prometheus) firing() (names []string, err error) {
 		}
 	}
 	slices.Sort(names)
-	return names, err
+	return slices.Compact(names), err // of both instances
 }
 
 // fires waits until an alert fires.
@@ -255,39 +302,48 @@ func (p *prometheus) fires(name string) {
 	})
 }
 
-// fillIn puts a value in place of every variable, as Grafana does.
-var fillIn = strings.NewReplacer("$__rate_interval", "30s", "$__range", "1m", "$__interval", "1s", "$server", ".*", "$pool", ".*", "$cache", ".*")
+// chosen puts values in place of every variable, as Grafana does.
+func chosen(server, pool, cache string) *strings.Replacer {
+	return strings.NewReplacer("$__rate_interval", "30s", "$__range", "1m", "$__interval", "1s", "$server", server, "$pool", pool, "$cache", cache)
+}
 
-// queries are all that the dashboards and the alerts ask, by who asks.
-func queries(t testing.TB) map[string]string {
-	t.Helper()
-	type dashboard struct {
-		Title       string
-		Annotations struct{ List []struct{ Name, Expr string } }
-		Templating  struct {
-			List []struct{ Name, Definition string }
-		}
-		Panels []struct {
-			Title   string
-			Targets []struct{ RefID, Expr string }
+// everything is Grafana's choice at first.
+var everything = chosen(".*", ".*", ".*")
+
+type dashboard struct {
+	Title       string
+	Annotations struct{ List []struct{ Name, Expr string } }
+	Templating  struct {
+		List []struct{ Name, Definition string }
+	}
+	Panels []struct {
+		Title   string
+		Targets []struct {
+			RefID, Expr string
+			Range       bool
 		}
 	}
-	out := map[string]string{}
+}
+
+// queries are all that the dashboards ask, by who asks.
+func queries(t testing.TB, choice *strings.Replacer) map[string]query {
+	t.Helper()
+	out := map[string]query{}
 	files := must(filepath.Glob("grafana/dashboards/*.json"))(t)
 	values := regexp.MustCompile(`^label_values\((.*), (\w+)\)$`)
 	for _, file := range files {
 		d := decoded[dashboard](t, string(must(os.ReadFile(file))(t)))
 		for _, a := range d.Annotations.List {
-			out[d.Title+" / "+a.Name] = fillIn.Replace(a.Expr)
+			out[d.Title+" / "+a.Name] = query{choice.Replace(a.Expr), true}
 		}
 		for _, v := range d.Templating.List {
 			if m := values.FindStringSubmatch(v.Definition); m != nil {
-				out[d.Title+" / $"+v.Name] = fillIn.Replace(fmt.Sprintf("count by (%s) (%s)", m[2], m[1]))
+				out[d.Title+" / $"+v.Name] = query{choice.Replace(fmt.Sprintf("count by (%s) (%s)", m[2], m[1])), false}
 			}
 		}
 		for _, p := range d.Panels {
 			for _, q := range p.Targets {
-				out[d.Title+" / "+p.Title+" / "+q.RefID] = fillIn.Replace(q.Expr)
+				out[d.Title+" / "+p.Title+" / "+q.RefID] = query{choice.Replace(q.Expr), q.Range}
 			}
 		}
 	}
@@ -298,16 +354,16 @@ func queries(t testing.TB) map[string]string {
 }
 
 // selectors are the series that queries name. Each has to be there, or an "or vector(0)" would hide a wrong name or label.
-func selectors(all map[string]string, alerts rules) map[string]string {
+func selectors(all map[string]query, alerts rules) map[string]query {
 	name := regexp.MustCompile(`\b(?:(?:greenroom|process|go)_\w+(?:\{[^}]*\})?|up\{[^}]*\})`)
-	out := map[string]string{}
-	add := func(who, query string) {
-		for _, s := range name.FindAllString(query, -1) {
-			out[who+" / "+s] = "count(last_over_time(" + s + "[5m]))"
+	out := map[string]query{}
+	add := func(who, expr string) {
+		for _, s := range name.FindAllString(expr, -1) {
+			out[who+" / "+s] = query{"count(last_over_time(" + s + "[5m]))", false}
 		}
 	}
-	for who, query := range all {
-		add(who, query)
+	for who, q := range all {
+		add(who, q.expr)
 	}
 	for _, group := range alerts.Groups {
 		for _, r := range group.Rules {
@@ -318,13 +374,13 @@ func selectors(all map[string]string, alerts rules) map[string]string {
 }
 
 // showsAll waits until every query has given data.
-func (p *prometheus) showsAll(what string, left map[string]string) {
+func (p *prometheus) showsAll(what string, left map[string]query) {
 	p.Helper()
 	p.until(what, func() error {
 		var missing []error
-		for who, query := range left {
-			if err := p.hasData(query); err != nil {
-				missing = append(missing, fmt.Errorf("%s: %w: %s", who, err, query))
+		for who, q := range left {
+			if err := p.hasData(q); err != nil {
+				missing = append(missing, fmt.Errorf("%s: %w: %s", who, err, q.expr))
 				continue
 			}
 			delete(left, who)
@@ -333,7 +389,71 @@ func (p *prometheus) showsAll(what string, left map[string]string) {
 	})
 }
 
-// troubled is a fleet in which something goes wrong in every pool but the first.
+// answersEach asserts that no query is refused, whether it has data or not.
+func (p *prometheus) answersEach(all map[string]query) {
+	p.Helper()
+	for who, q := range all {
+		if _, err := p.run(q, time.Now()); err != nil {
+			p.Errorf("%s: %v: %s", who, err, q.expr)
+		}
+	}
+}
+
+// value is the number that a query gives, which must be one.
+func (p *prometheus) value(expr string) (float64, error) {
+	got, err := p.run(query{expr: expr}, time.Now())
+	if err == nil && len(got) != 1 {
+		err = fmt.Errorf("%s is %v", expr, got)
+	}
+	if err != nil {
+		return 0, err
+	}
+	text, _ := got[0].Value[1].(string)
+	return strconv.ParseFloat(text, 64)
+}
+
+// becomes waits until a query gives a number.
+func (p *prometheus) becomes(expr string, want float64) {
+	p.Helper()
+	p.until(fmt.Sprintf("%s is %v", expr, want), func() error {
+		got, err := p.value(expr)
+		if err == nil && got != want {
+			err = fmt.Errorf("it is %v", got)
+		}
+		return err
+	})
+}
+
+// countsOnce asserts that two servers on one store show no more guests, leases and requests than one of them does.
+func (p *prometheus) countsOnce() {
+	p.Helper()
+	own, compared := regexp.MustCompile(`\[|greenroom_(spec|store|plans|terraform_run|probes|http|lease_|guest_ready|reconcile)|(up|process_\w+)\{`), 0
+	one := queries(p, chosen("one", ".*", ".*"))
+	for who, q := range queries(p, everything) {
+		if own.MatchString(q.expr) || strings.Contains(who, "$") {
+			continue
+		}
+		compared++
+		p.until(who+" shows two servers as one", func() error {
+			at := time.Now()
+			both, err := p.run(query{expr: q.expr}, at)
+			single, err2 := p.run(query{expr: one[who].expr}, at)
+			if err := errors.Join(err, err2); err != nil {
+				return err
+			}
+			if diff := cmp.Diff(single.bySeries(), both.bySeries()); diff != "" {
+				return errors.New(diff)
+			}
+			return nil
+		})
+	}
+	if compared < 40 {
+		p.Errorf("only %d queries are compared", compared)
+	}
+}
+
+// troubled is a fleet in which something goes wrong in every pool but the first. Of frail so much dies that the watchdog brakes,
+// of mortal little enough that it is replaced.
 func troubled(guard string) text {
 	return text(guard + `
 pool "local" {
@@ -350,6 +470,16 @@ pool "frail" {
   module = "local"
   max    = 2
   spare  = 2
+  probe "ssh" {
+    every    = "1s"
+    timeout  = "1s"
+    failures = 2
+  }
+}
+pool "mortal" {
+  module = "local"
+  max    = 3
+  spare  = 3
   probe "ssh" {
     every    = "1s"
     timeout  = "1s"
@@ -446,7 +576,8 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	// That has been seen: each further failure would only make the end wait longer.
 	must(h.api.Pause(t.Context(), "failing", "its module is being mended"))(t)
 
-	// Jobs go on; one guest is tainted, and one is held.
+	// Jobs go on; one guest dies, one is tainted, and one is held.
+	h.killGuest(h.in("mortal-1", 1, lease.Shelved))
 	must(h.api.Taint(t.Context(), leases[0].Guest.Name, "by hand"))(t)
 	must(h.api.Release(t.Context(), leases[1].ID, client.Release{Outcome: "fail", Hold: client.Duration(time.Hour)}))(t)
 	for _, i := range []int{0, 2, 3} {
@@ -455,20 +586,23 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	h.release((<-waited).ID)
 	stop := h.jobs()
 	h.faults(p)
-	p.showsAll("every series that is asked for is there", selectors(queries(t), inYAML[rules](t, "prometheus/rules.yml")))
-	p.showsAll("every panel has data", queries(t))
+	all := queries(t, everything)
+	p.showsAll("every series that is asked for is there", selectors(all, inYAML[rules](t, "prometheus/rules.yml")))
+	p.showsAll("every panel has data", all)
 	stop()
+	p.answersEach(queries(t, chosen("one", "local", "ci")))
+	p.answersEach(queries(t, chosen("(one|two)", "(local|frail)", "(ci|odd)")))
+	p.countsOnce()
+	h.lints()
+	p.hasAsManySeriesAsTheDocsSay()
+	h.restarts(p)
 	must(h.api.Taint(t.Context(), leases[1].Guest.Name, "nobody needs it any more"))(t)
 	noError(t, h.api.Resume(t.Context(), "failing"))
 	h.module(`host = "127.0.0.1", port = 1, user = "nobody", host_key = "", attributes = {}`)
-	h.write(troubled("")) // whose end nothing holds
-	h.until("it is in force", func() error {
-		st, err := h.api.Status(t.Context())
-		if err == nil && st.Revision != h.revision {
-			err = fmt.Errorf("%s is: %v", st.Revision, st.SpecFault)
-		}
-		return err
-	})
+	h.adopts(troubled("")) // whose end nothing holds
+	rest, _, _ := strings.Cut(string(troubled("")), `pool "failing"`)
+	h.adopts(text(rest))
+	p.becomes(`absent({__name__=~"greenroom_.+",pool="failing"})`, 1)
 
 	redis.Stop(syscall.SIGTERM)
 	p.fires("GreenroomStoreAway")
@@ -494,4 +628,57 @@ pool "local" {
 }
 `)
 	p.fires("GreenroomSpecHeld GuardExceeded")
+}
+
+// adopts writes specs and waits until they are in force.
+func (h *house) adopts(spec text) {
+	h.Helper()
+	h.write(spec)
+	h.until("the specs are in force", func() error {
+		st, err := h.api.Status(h.Context())
+		if err == nil && st.Revision != h.revision {
+			err = fmt.Errorf("%s is: %v", st.Revision, st.SpecFault)
+		}
+		return err
+	})
+}
+
+// lints holds a scrape against what promtool thinks of names, types and help.
+func (h *house) lints() {
+	h.Helper()
+	_, metrics, err := h.get("/metrics")
+	noError(h, err)
+	cmd := exec.Command("promtool", "check", "metrics")
+	cmd.Stdin = strings.NewReader(metrics)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		h.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
+
+// hasAsManySeriesAsTheDocsSay holds the numbers of docs/metrics.md against what is there.
+func (p *prometheus) hasAsManySeriesAsTheDocsSay() {
+	p.Helper()
+	docs := string(must(os.ReadFile("../docs/metrics.md"))(p))
+	m := regexp.MustCompile(`(\d+) for a\s+cache, (\d+) more for each further pool that it draws from, and up to (\d+) for a pool`).FindStringSubmatch(docs)
+	if m == nil {
+		p.Fatal("docs/metrics.md does not say how many series there are")
+	}
+	p.becomes(`count({__name__=~"greenroom_.+",instance="one",cache="ci"})`, must(strconv.ParseFloat(m[1], 64))(p))
+	p.becomes(`count(greenroom_guests{instance="one",cache="ci",pool="local"})`, must(strconv.ParseFloat(m[2], 64))(p))
+	atMost := must(strconv.ParseFloat(m[3], 64))(p)
+	pool := must(p.value(`count({__name__=~"greenroom_.+",instance="one",pool="local",cache!="ci"} or {__name__=~"greenroom_.+",instance="one",cache="local"})`))(p)
+	if pool > atMost || pool < atMost/2 {
+		p.Errorf("pool local has %v series, which are up to %v in the docs", pool, atMost)
+	}
+}
+
+// restarts kills the server. What it counted itself begins anew, as Prometheus knows; what the store counts goes on.
+func (h *house) restarts(p *prometheus) {
+	h.Helper()
+	h.kill()
+	h.start()
+	h.target()
+	p.becomes(`resets(greenroom_lease_seconds_count{cache="ci",instance="one"}[10m])`, 1)
+	p.becomes(`greenroom_store_up{instance="one"}`, 1)
+	p.becomes(`sum(resets(greenroom_cache_hits_total{instance="one"}[10m])) + sum(resets(greenroom_guest_deaths_total{instance="one"}[10m]))`, 0)
 }

@@ -22,19 +22,19 @@ var states = []struct{ name, colour string }{
 
 // wanted is what the chosen pools should have: what is in use, what is asked for and what is to be kept warm, up to their max.
 // A cache that draws from several pools counts whole with each of them.
-const wanted = `sum(greenroom_guests{POOL,state=~"leased|resetting|held|quarantined"})` +
-	` + sum((greenroom_cache_warm{SERVER} * greenroom_cache_enabled{SERVER} + greenroom_queue_length{SERVER}) and on (instance, cache) greenroom_guests{POOL})` +
-	` < sum(greenroom_pool_max{POOL}) or sum(greenroom_pool_max{POOL})`
+const wanted = `sum(once(greenroom_guests{POOL,state=~"leased|resetting|held|quarantined"}))` +
+	` + sum((once(greenroom_cache_warm{SERVER}) * once(greenroom_cache_enabled{SERVER}) + once(greenroom_queue_length{SERVER})) and on (cache) once(greenroom_guests{POOL}))` +
+	` < sum(once(greenroom_pool_max{POOL})) or sum(once(greenroom_pool_max{POOL}))`
 
 // orders are guests that wait for a run to take them up.
-const orders = `sum by (pool) (greenroom_guests{POOL,state=~"planned|tainted|failed"})`
+const orders = `sum by (pool) (once(greenroom_guests{POOL,state=~"planned|tainted|failed"}))`
 
 func stock(title, about string) Panel {
 	var targets []Target
 	for _, s := range states {
-		targets = append(targets, series(s.name, fmt.Sprintf(`sum(greenroom_guests{POOL,state=%q})`, s.name)))
+		targets = append(targets, series(s.name, fmt.Sprintf(`sum(once(greenroom_guests{POOL,state=%q}))`, s.name)))
 	}
-	targets = append(targets, series("desired", wanted), series("max", `sum(greenroom_pool_max{POOL})`))
+	targets = append(targets, series("desired", wanted), series("max", `sum(once(greenroom_pool_max{POOL}))`))
 	p := graph(title, about, targets...).stacked().stepped().unit(number).whole()
 	for _, s := range states {
 		p = p.field(s.name, colour(s.colour))
@@ -43,14 +43,14 @@ func stock(title, about string) Panel {
 }
 
 func runs(title, about string) Panel {
-	return graph(title, about, events("{{op}}: {{result}}", `sum by (op, result) (increase(greenroom_terraform_runs_total{POOL}[$__rate_interval]))`)).
+	return graph(title, about, events("{{op}}: {{result}}", `sum by (op, result) (increase(greenroom_terraform_runs_total{POOL}[$__rate_interval])) > 0`)).
 		bars().unit(number).empty("no runs")
 }
 
 var conditionColours = map[string]string{"Ready": "#37872D", "Reconciling": "#1F60C4", "Waiting": "#FF780A", "Stalled": "#C4162A"}
 
 func shards(title, about string) Panel {
-	p := graph(title, about, series("{{condition}}", `sum by (condition) (greenroom_shards{POOL})`)).stepped().unit(number).whole()
+	p := graph(title, about, series("{{condition}}", `sum by (condition) (once(greenroom_shards{POOL}))`)).stepped().unit(number).whole()
 	for _, name := range []string{"Ready", "Reconciling", "Waiting", "Stalled"} {
 		p = p.field(name, colour(conditionColours[name]))
 	}
@@ -65,11 +65,11 @@ func admin() Dashboard {
 	b.row("Stock and queues",
 		stock("Stock by state", "Guests of the chosen pools. Dashed: what they should have, which is what is in use, asked for and to be kept warm. Solid: max.").size(12, 10),
 		graph("Missing from the shelf", "How far each cache is below its warm mark. Short dips are the work of jobs; what stays up needs more max, faster guests, or a look at the runs.",
-			series("{{cache}}", `clamp_min(sum by (cache) (greenroom_cache_warm{CACHE} * greenroom_cache_enabled{CACHE}) - sum by (cache) (greenroom_guests{CACHE,state="shelved"}), 0)`)).
+			series("{{cache}}", `clamp_min(once(greenroom_cache_warm{CACHE}) * once(greenroom_cache_enabled{CACHE}) - sum by (cache) (once(greenroom_guests{CACHE,state="shelved"})), 0)`)).
 			stepped().unit(number).whole().size(6, 10),
-		graph("Requests waiting", "The length of each queue.", series("{{cache}}", `sum by (cache) (greenroom_queue_length{CACHE})`)).
+		graph("Requests waiting", "The length of each queue.", series("{{cache}}", `once(greenroom_queue_length{CACHE})`)).
 			stepped().unit(number).whole().size(6, 5),
-		graph("The oldest waits for", "The head of each queue. The alert comes at the dashed line.", series("{{cache}}", `max by (cache) (greenroom_queue_oldest_seconds{CACHE})`)).
+		graph("The oldest waits for", "The head of each queue. The alert comes at the dashed line.", series("{{cache}}", `once(greenroom_queue_oldest_seconds{CACHE})`)).
 			unit(seconds).limit(at(queueTarget, bad)).size(6, 5),
 	)
 	reconciling(b)
@@ -94,20 +94,20 @@ func glance(b *board) {
 			now("{{reason}} {{revision}}", `time() - max by (reason, revision) (greenroom_spec_fault_since_seconds{SERVER}) or on () vector(0)`)).
 			unit(seconds).named("value_and_name").steps(good, at(1, bad)),
 		stat("Revision", "That in force.", now("{{revision}}", `max by (revision) (greenroom_spec_info{SERVER})`)).named("name"),
-		stat("The oldest waits for", "The longest wait at the head of a queue.", now("", `max(greenroom_queue_oldest_seconds{CACHE}) or on () vector(0)`)).
+		stat("The oldest waits for", "The longest wait at the head of a queue.", now("", `max(once(greenroom_queue_oldest_seconds{CACHE})) or on () vector(0)`)).
 			unit(seconds).steps(good, at(30, warn), at(queueTarget, bad)),
 		stat("Watchdog's brake", "Pools in which so much is unhealthy that nobody is tainted any more. Look at the network before you look at the guests.",
-			now("", `sum(greenroom_watchdog_brake{POOL}) or on () vector(0)`)).steps(good, at(1, bad)).empty("0"),
-		stat("Deaths", "Guests found dead in the time shown.", now("", `sum(increase(greenroom_guest_deaths_total{POOL}[$__range])) or on () vector(0)`)).
+			now("", `sum(once(greenroom_watchdog_brake{POOL})) or on () vector(0)`)).steps(good, at(1, bad)).empty("0"),
+		stat("Deaths", "Guests found dead in the time shown.", now("", `sum(once(increase(greenroom_guest_deaths_total{POOL}[$__range]))) or on () vector(0)`)).
 			whole().steps(good, at(0.5, warn)),
 		stat("Shards stalled", "They wait for a human: a guard refused a plan, a module broke its contract, a state changed under a shard.",
-			now("", `sum(greenroom_shards{POOL,condition="Stalled"}) or on () vector(0)`)).steps(good, at(1, bad)),
+			now("", `sum(once(greenroom_shards{POOL,condition="Stalled"})) or on () vector(0)`)).steps(good, at(1, bad)),
 		stat("Shards waiting", "Their last run failed; they are tried again by themselves, at most 5 minutes apart.",
-			now("", `sum(greenroom_shards{POOL,condition="Waiting"}) or on () vector(0)`)).steps(good, at(1, warn)),
+			now("", `sum(once(greenroom_shards{POOL,condition="Waiting"})) or on () vector(0)`)).steps(good, at(1, warn)),
 		stat("Breaker", "Pools whose runs all wait, because five in a row of their module have failed whole: look at the provider.",
-			now("", `sum(greenroom_terraform_breaker{POOL}) or on () vector(0)`)).steps(good, at(1, bad)),
+			now("", `sum(once(greenroom_terraform_breaker{POOL})) or on () vector(0)`)).steps(good, at(1, bad)),
 		stat("Failed runs", "Terraform processes that failed in the time shown, previews aside.",
-			now("", `sum(increase(greenroom_terraform_runs_total{POOL,op!~"preview.*",result="failed"}[$__range])) or on () vector(0)`)).
+			now("", `sum(increase(greenroom_terraform_runs_total{POOL,op!="preview",result="failed"}[$__range])) or on () vector(0)`)).
 			whole().steps(good, at(0.5, warn)),
 	)
 }
@@ -123,7 +123,7 @@ func reconciling(b *board) {
 		shards("Shards by condition", "Ready and reconciling are normal. Waiting ones are tried again by themselves, stalled ones need you."),
 		runs("Terraform runs", "Processes by operation and result. preview: those of plans, which change nothing."),
 		graph("Failed runs by pool", "Previews aside. The reason is in greenroom pool show POOL.",
-			events("{{pool}}", `sum by (pool) (increase(greenroom_terraform_runs_total{POOL,op!~"preview.*",result="failed"}[$__rate_interval])) or 0 * sum by (pool) (greenroom_pool_max{POOL})`)).
+			events("{{pool}}", `sum by (pool) (increase(greenroom_terraform_runs_total{POOL,op!="preview",result="failed"}[$__rate_interval])) or 0 * once(greenroom_pool_max{POOL})`)).
 			bars().unit(number),
 		graph("Length of Terraform runs", "By operation. Waiting for the provider is most of an apply.",
 			events("{{op}}: median", quantile(0.5, "op", `greenroom_terraform_run_seconds_bucket{POOL}`)),
@@ -135,12 +135,12 @@ func reconciling(b *board) {
 func watching(b *board) {
 	b.row("Watchdog",
 		strips("Brake", "On: past the pool's max_unhealthy nobody is tainted, because it is more likely the network than the guests.",
-			[]Word{{Text: "off", Color: good}, {Text: "on", Color: bad}}, series("{{pool}}", `max by (pool) (greenroom_watchdog_brake{POOL})`)),
+			[]Word{{Text: "off", Color: good}, {Text: "on", Color: bad}}, series("{{pool}}", `once(greenroom_watchdog_brake{POOL})`)),
 		graph("Failed probes", "Of all probes that gave an answer. Single ones are normal; a guest is tainted after several in a row.",
 			series("{{pool}}", `sum by (pool) (rate(greenroom_probes_total{POOL,result="failed"}[$__rate_interval])) / sum by (pool) (rate(greenroom_probes_total{POOL,result=~"ok|failed"}[$__rate_interval]))`)).
 			share().empty("no probes"),
-		graph("Deaths", "Guests found dead, by why.", events("{{pool}}: {{reason}}", `sum by (pool, reason) (increase(greenroom_guest_deaths_total{POOL}[$__rate_interval]))`)).
-			bars().unit(number),
+		graph("Deaths", "Guests found dead, by why.", events("{{pool}}: {{reason}}", `once(increase(greenroom_guest_deaths_total{POOL}[$__rate_interval])) > 0`)).
+			bars().unit(number).empty("none died"),
 	)
 	b.row("Specs and plans",
 		strips("Specs", "Whether the newest revision seen is the one in force.",

@@ -48,6 +48,9 @@ func TestEachDashboardCanBeShown(t *testing.T) {
 				t.Errorf("the uid %q is bad, or that of %s too", d.UID, other)
 			}
 			uids[d.UID] = name
+			if d.SchemaVersion != 41 || d.Time.From == "" || d.Time.To != "now" || d.Refresh == "" || d.Templating.List[0].Query != "prometheus" {
+				t.Errorf("the head of the dashboard: %+v", d)
+			}
 			standsClear(t, d)
 			for _, p := range d.Panels {
 				isWhole(t, p)
@@ -139,6 +142,118 @@ func asksOnlyForWhatIsChosen(t *testing.T, d Dashboard) {
 		if !slices.Contains(known, name) {
 			t.Errorf("there is no variable %s", name)
 		}
+	}
+}
+
+// each calls f with every panel of every dashboard.
+func each(f func(dashboard string, p Panel)) {
+	for name, d := range dashboards() {
+		for _, p := range d.Panels {
+			f(name, p)
+		}
+	}
+}
+
+func TestWhatSeveralServersTellAlikeIsTakenOnce(t *testing.T) {
+	text, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, labels := range shared {
+		if row := regexp.MustCompile("(?m)^\\| `greenroom_" + name + "` \\| \\w+ \\| (.*?) \\|").FindSubmatch(text); row == nil || strings.ReplaceAll(string(row[1]), "`", "") != labels {
+			t.Errorf("docs/metrics.md has not the labels %s of %s: %q", labels, name, row)
+		}
+	}
+	metric, taken := regexp.MustCompile(`(max by \(([^)]*)\) \((?:\w+\()?)?greenroom_(\w+)`), 0
+	each(func(dashboard string, p Panel) {
+		for _, q := range p.Targets {
+			for _, m := range metric.FindAllStringSubmatch(q.Expr, -1) {
+				if labels := shared[m[3]]; labels != "" && m[2] != labels {
+					t.Errorf("%s, %s: %s is counted once for each server: %s", dashboard, p.Title, m[3], q.Expr)
+				} else if labels != "" {
+					taken++
+				}
+			}
+		}
+	})
+	if taken < 50 {
+		t.Errorf("only %d of them are found", taken)
+	}
+}
+
+func TestHeatmapsAreMadeOfBuckets(t *testing.T) {
+	heatmaps := 0
+	each(func(dashboard string, p Panel) {
+		for _, q := range p.Targets {
+			heat, raw := p.Type == "heatmap", strings.Contains(q.Expr, "_bucket{") && !strings.Contains(q.Expr, "histogram_quantile(")
+			whole := strings.HasPrefix(q.Expr, "sum by (le) (increase(") && q.Format == "heatmap" && q.LegendFormat == "{{le}}" && q.Range && len(p.Targets) == 1
+			if heat != raw || heat && !whole || !heat && q.Format == "heatmap" || (p.Type == "table") != (q.Format == "table") {
+				t.Errorf("%s, %s is a %s of %+v", dashboard, p.Title, p.Type, q)
+			}
+			if heat {
+				heatmaps++
+			}
+		}
+	})
+	if heatmaps != 5 {
+		t.Errorf("%d heatmaps, want three of waits, one of leases, one of guests", heatmaps)
+	}
+}
+
+func TestUnitsAreThoseOfGrafana(t *testing.T) {
+	known := []string{"", seconds, ratio, number, perSec, memory} // as in Grafana's valueFormats
+	each(func(dashboard string, p Panel) {
+		if p.FieldConfig == nil {
+			return
+		}
+		units := []any{p.FieldConfig.Defaults.Unit}
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				if property.ID == "unit" {
+					units = append(units, property.Value)
+				}
+			}
+		}
+		for _, u := range units {
+			if !slices.Contains(known, u.(string)) {
+				t.Errorf("%s, %s: the unit %q", dashboard, p.Title, u)
+			}
+		}
+	})
+}
+
+func TestStatesAreStackedInTheirColoursUnderDesiredAndMax(t *testing.T) {
+	stocks := 0
+	each(func(dashboard string, p Panel) {
+		colours, legends := map[string]string{}, []string{}
+		for _, q := range p.Targets {
+			legends = append(legends, q.LegendFormat)
+		}
+		if !slices.Contains(legends, "tainted") {
+			return
+		}
+		stocks++
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				if c, ok := property.Value.(Color); ok && c.Mode == "fixed" {
+					colours[o.Matcher.Options] = c.FixedColor
+				}
+			}
+		}
+		var want []string
+		for _, s := range states {
+			want = append(want, s.name)
+			if colours[s.name] != s.colour {
+				t.Errorf("%s, %s: %s has the colour %q", dashboard, p.Title, s.name, colours[s.name])
+			}
+		}
+		stacking := p.FieldConfig.Defaults.Custom.(object)["stacking"].(object)["mode"]
+		if !slices.Equal(legends, append(want, "desired", "max")) || stacking != "normal" {
+			t.Errorf("%s, %s stacks %v, %v", dashboard, p.Title, legends, stacking)
+		}
+	})
+	if stocks != 2 {
+		t.Errorf("%d panels show states, want one of all and one for each pool", stocks)
 	}
 }
 

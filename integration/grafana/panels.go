@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -31,10 +32,30 @@ var selectors = strings.NewReplacer(
 	"{CACHE", `{instance=~"$server",cache=~"$cache"`,
 )
 
+// shared are the metrics that each server on a store tells alike, with their labels.
+var shared = map[string]string{
+	"guests": "pool, cache, state", "pool_max": "pool", "cache_size": "cache", "cache_warm": "cache", "cache_enabled": "cache",
+	"cache_hits_total": "cache", "cache_misses_total": "cache", "cache_removals_total": "cache, reason", "guest_deaths_total": "pool, reason",
+	"leases": "cache", "leases_ended_total": "cache, how", "queue_length": "cache", "queue_oldest_seconds": "cache",
+	"shards": "pool, condition", "terraform_breaker": "pool", "watchdog_brake": "pool",
+}
+
+var sharing = regexp.MustCompile(`once(\((?:\w+\()?greenroom_(\w+))`)
+
+// written spells out what queries have in short: selectors, and once(…), which takes what several servers tell alike from
+// one of them.
+func written(expr string) string {
+	expr = sharing.ReplaceAllStringFunc(expr, func(s string) string {
+		m := sharing.FindStringSubmatch(s)
+		return fmt.Sprintf("max by (%s) %s", shared[m[2]], m[1])
+	})
+	return selectors.Replace(expr)
+}
+
 // series is a query over the time that is shown.
 func series(legend, expr string) Target {
 	return Target{
-		Datasource: source, EditorMode: "code", Expr: selectors.Replace(expr), Format: "time_series", LegendFormat: legend, Range: true,
+		Datasource: source, EditorMode: "code", Expr: written(expr), Format: "time_series", LegendFormat: legend, Range: true,
 	}
 }
 
