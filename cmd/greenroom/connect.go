@@ -293,18 +293,21 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 
 // group is a command that only has others below it.
 func group(use, short string, below ...*cobra.Command) *cobra.Command {
-	names := make([]string, len(below))
-	for i, b := range below {
-		names[i] = b.Name()
-	}
-	cmd := &cobra.Command{Use: use, Short: short, RunE: func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usage("%s has no command %q; it has %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
-		}
-		return usage("%s needs one of the commands %s", cmd.CommandPath(), strings.Join(names, ", "))
-	}}
+	cmd := &cobra.Command{Use: use, Short: short, RunE: oneBelow}
 	cmd.AddCommand(below...)
 	return cmd
+}
+
+// oneBelow is what a command does that only has others below it.
+func oneBelow(cmd *cobra.Command, args []string) error {
+	var names []string
+	for _, b := range cmd.Commands() {
+		names = append(names, b.Name())
+	}
+	if len(args) > 0 {
+		return usage("%s has no command %q; it has %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
+	}
+	return usage("%s needs one of the commands %s", cmd.CommandPath(), strings.Join(names, ", "))
 }
 
 // states writes the counts of guests that are not zero, in the order of a guest's life.

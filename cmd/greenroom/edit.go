@@ -92,10 +92,7 @@ func (e *edit) check(cmd *cobra.Command, args []string) error {
 		return usage("--message needs some words, and --commit beside it")
 	}
 	if e.dir == "" {
-		e.dir = "."
-		if info, err := os.Stat("specs"); err == nil && info.IsDir() {
-			e.dir = "specs"
-		}
+		e.dir = specsDir()
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ func TestLeaseScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(2 * time.Minute),
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every process built with -race sleeps for a second when it ends
 			env.Setenv("GREENROOM_STATE_DIR", filepath.Join(env.WorkDir, "s"))
 			env.Defer(func() { stopGuests(t, filepath.Join(env.WorkDir, "s", "guests")) })
 			return nil

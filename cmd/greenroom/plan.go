@@ -143,6 +143,7 @@ type planCommand struct {
 
 func (p *planCommand) flags(cmd *cobra.Command) {
 	cmd.Flags().StringP("output", "o", "text", "output format: text, json or markdown")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json", "markdown"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&p.full, "full", false, "every guest on a line of its own, and Terraform's changes by attribute")
 	cmd.Flags().DurationVar(&p.wait, "wait", 15*time.Minute, "longest time to wait for the plan")
 	cmd.Flags().StringVar(&p.url, "url", "", "where people reach the server, for the link in markdown (default: --server when that is a URL)")

@@ -54,6 +54,11 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		newReader(), newRunner(),
 		newSpec(),
 	)
+	completed(root)
+	root.InitDefaultCompletionCmd()
+	if scripts, _, err := root.Find([]string{"completion"}); err == nil {
+		scripts.RunE, scripts.Args = oneBelow, cobra.ArbitraryArgs // cobra's own prints its help and succeeds, whatever the shell is called
+	}
 	return root
 }
 
