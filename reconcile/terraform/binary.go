@@ -90,6 +90,24 @@ func (d *Driver) versionOf(ctx context.Context, path string) (*version.Version, 
 	return v, err
 }
 
+// identify asks the binary for its version again when its file has changed since, and returns both. Where that fails, so will
+// the run, and it says why.
+func (d *Driver) identify() (path, version string) {
+	d.known.Lock()
+	defer d.known.Unlock()
+	now, err := os.Stat(d.binary)
+	if err != nil || os.SameFile(now, d.file) && now.ModTime().Equal(d.file.ModTime()) && now.Size() == d.file.Size() {
+		return d.binary, d.version
+	}
+	v, err := d.versionOf(context.Background(), d.binary)
+	if err != nil {
+		d.opts.Log.Warn("the terraform binary has changed and does not tell its version", "path", d.binary, "err", err)
+		return d.binary, d.version
+	}
+	d.file, d.version = now, v.String()
+	return d.binary, d.version
+}
+
 // baseEnv are the variables that always reach Terraform.
 var baseEnv = []string{"PATH", "HOME", "TMPDIR"}
 

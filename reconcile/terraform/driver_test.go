@@ -83,7 +83,7 @@ func TestADriftCheckPlansAndNeverApplies(t *testing.T) {
 	job := f.job(nil, nil, nil)
 	job.DriftOnly = true
 	out := f.must(job)
-	if diff := cmp.Diff([]string{"version ok", "plan ok"}, ops(out)); diff != "" || out.Changed {
+	if diff := cmp.Diff([]string{"plan ok"}, ops(out)); diff != "" || out.Changed {
 		t.Error(diff, out.Changed)
 	}
 	job.Run, job.Guests = "another", nil
@@ -100,13 +100,13 @@ func TestTheDriverCountsAndReportsEachProcess(t *testing.T) {
 	}))
 	before := f.driver.Started()
 	f.must(f.job([]string{"p-1"}, nil, nil))
-	if diff := cmp.Diff([]string{"p version ok", "p init ok", "p plan ok", "p apply ok"}, seen); diff != "" {
+	if diff := cmp.Diff([]string{"p init ok", "p plan ok", "p apply ok"}, seen); diff != "" {
 		t.Error(diff)
 	}
-	if got := f.driver.Started() - before; got != 4 {
+	if got := f.driver.Started() - before; got != 3 {
 		t.Errorf("%d processes", got)
 	}
-	if _, _, err := f.driver.Inventory(t.Context(), "shard-1"); err != nil || f.driver.Started()-before != 4 {
+	if _, _, err := f.driver.Inventory(t.Context(), "shard-1"); err != nil || f.driver.Started()-before != 3 {
 		t.Error("reading a local state starts no process:", err)
 	}
 }

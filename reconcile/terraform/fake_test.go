@@ -71,6 +71,49 @@ func calls(t *testing.T, dir string) []string {
 	return got
 }
 
+func TestABinaryThatHasChangedIsAskedForItsVersionAndInitializesAgain(t *testing.T) {
+	d, dir := fakeTerraform(t, "summary 0 0")
+	f := newFleet(t, d)
+	for _, step := range []struct {
+		old, new string
+		want     []string
+	}{
+		{"", "", []string{"version", "init", "plan"}}, // the version was asked for when the driver was made
+		{"", "", []string{"plan"}},
+		{"1.11.4", "1.12.10", []string{"version", "init", "plan"}},
+		{"", "", []string{"plan"}},
+	} {
+		if step.old != "" {
+			script, err := os.ReadFile(filepath.Join(dir, "terraform"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := strings.Replace(string(script), step.old, step.new, 1)
+			if err := os.WriteFile(filepath.Join(dir, "terraform"), []byte(changed), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.must(f.job(nil, nil, nil))
+		raw, err := os.ReadFile(filepath.Join(dir, "calls"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for line := range strings.Lines(string(raw)) {
+			got = append(got, strings.Fields(line)[0])
+		}
+		if diff := cmp.Diff(step.want, got); diff != "" {
+			t.Errorf("after %q: %s", step.new, diff)
+		}
+		if err := os.Remove(filepath.Join(dir, "calls")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, version := d.Binary(); version != "1.12.10" {
+		t.Errorf("the version is %s", version)
+	}
+}
+
 func TestBudgetsEndARunThatHangs(t *testing.T) {
 	short := 400 * time.Millisecond
 	for _, test := range []struct {

@@ -139,9 +139,12 @@ func (r *run) unlockOrphan(ctx context.Context, s *stream) bool {
 		return false
 	}
 	r.log.Warn("breaking the lock " + lock.ID + " that the dead run " + dead.Run + " of this shard has left")
-	err := r.session.do(ctx, "unlock", nil, func(ctx context.Context) error {
-		return r.session.tf.ForceUnlock(ctx, lock.ID)
-	})
+	err := r.session.ask(ctx)
+	if err == nil {
+		err = r.session.do(ctx, "unlock", nil, func(ctx context.Context) error {
+			return r.session.tf.ForceUnlock(ctx, lock.ID)
+		})
+	}
 	if err != nil && causeOf(err) == nil {
 		r.log.Warn("the lock could not be broken", "err", r.said(err))
 	}

@@ -236,7 +236,7 @@ func TestAPreviewTellsAttributes(t *testing.T) {
 	if diff := cmp.Diff(want, told, cmpopts.IgnoreFields(plan.Shard{}, "Seconds")); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"p preview-version ok", "p preview-init ok", "p preview-plan ok", "p preview-show ok"}, steps); diff != "" {
+	if diff := cmp.Diff([]string{"p preview-init ok", "p preview-plan ok", "p preview-version ok", "p preview-show ok"}, steps); diff != "" {
 		t.Error(diff)
 	}
 	if got := f.driver.Started() - before; got != 4 {

@@ -217,11 +217,12 @@ func (r *run) foresee(ctx context.Context) error {
 		return err
 	}
 	var whole *tfjson.Plan
-	err = r.session.do(ctx, "show", nil, func(ctx context.Context) error {
-		var err error
-		whole, err = r.session.tf.ShowPlanFile(ctx, planFile, tfexec.JSONNumber(true))
-		return err
-	})
+	if err = r.session.ask(ctx); err == nil {
+		err = r.session.do(ctx, "show", nil, func(ctx context.Context) (err error) {
+			whole, err = r.session.tf.ShowPlanFile(ctx, planFile, tfexec.JSONNumber(true))
+			return err
+		})
+	}
 	if cause := causeOf(err); cause != nil {
 		return cause
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-version"
-	"github.com/hashicorp/terraform-exec/tfexec"
 )
 
 const (
@@ -29,18 +28,21 @@ var initJSONSince = version.Must(version.NewVersion("1.9.0"))
 
 // init runs terraform init when something that it depends on has changed.
 func (r *run) init(ctx context.Context) error {
-	mark := filepath.Join(r.dir.work(), "init.key")
+	mark := r.initMark()
 	key, err := r.initKey()
 	if err != nil {
 		return err
 	}
 	if had, err := os.ReadFile(mark); err != nil || string(had) != key {
-		if err := r.initFrom(ctx, r.providersAtHand(key)); err != nil {
-			return err
-		}
-		// init may have written the lock file, which is part of the key.
-		if key, err = r.initKey(); err != nil {
-			return err
+		if !r.initAsBefore(key) {
+			if err := r.initFrom(ctx, r.providersAtHand(key)); err != nil {
+				return err
+			}
+			// init may have written the lock file, which is part of the key.
+			if key, err = r.initKey(); err != nil {
+				return err
+			}
+			r.keepInit(key)
 		}
 		if err := writeFile(mark, []byte(key)); err != nil {
 			return err
@@ -60,24 +62,21 @@ func (r *run) init(ctx context.Context) error {
 // they come.
 func (r *run) initFrom(ctx context.Context, providers string) error {
 	if providers != "" {
-		err := r.runInit(ctx, tfexec.PluginDir(providers))
+		err := r.runInit(ctx, providers)
 		if err == nil || causeOf(err) != nil {
 			return err
 		}
 		r.log.Info("providers could not be taken from another directory", "path", providers, "err", err)
 	}
-	return r.runInit(ctx)
+	return r.runInit(ctx, "")
 }
 
-func (r *run) runInit(ctx context.Context, opts ...tfexec.InitOption) error {
+func (r *run) runInit(ctx context.Context, providers string) error {
 	s := newStream(r.redact)
-	opts = append(opts, tfexec.Upgrade(false), tfexec.Reconfigure(true))
-	tell := version.Must(version.NewVersion(r.version)).Core().GreaterThanOrEqual(initJSONSince)
-	err := r.session.do(ctx, "init", nil, func(ctx context.Context) error {
-		if tell {
-			return r.session.tf.InitJSON(ctx, s, opts...)
-		}
-		return r.session.tf.Init(ctx, opts...)
+	v, err := version.NewVersion(r.in.Version)
+	speaksJSON := err == nil && v.Core().GreaterThanOrEqual(initJSONSince)
+	err = r.session.do(ctx, "init", nil, func(ctx context.Context) error {
+		return r.session.run(ctx, initCommand(s, speaksJSON, providers))
 	})
 	if err := r.commandFault(FaultInit, s, err); err != nil {
 		return err
@@ -214,25 +213,25 @@ func (r *run) readState(ctx context.Context) (*state, error) {
 
 // plan makes the plan file and returns its stream. A lock left by our own dead run is broken, once.
 func (r *run) plan(ctx context.Context, known map[string][]string) (*stream, error) {
-	opts := []tfexec.PlanOption{tfexec.Out(planFile)}
+	file := planFile
 	if r.in.Job.DriftOnly {
-		opts = nil
+		file = ""
 	}
+	var options []string
 	if r.in.Preview != "" {
-		opts = append(opts, tfexec.Lock(false))
+		options = append(options, "-lock=false")
 	}
 	for _, guest := range r.in.Job.Replace {
 		for _, address := range known[guest] {
-			opts = append(opts, tfexec.Replace(address))
+			options = append(options, "-replace="+address)
 		}
 	}
-	s, err := r.runPlan(ctx, opts)
+	s, err := r.runPlan(ctx, file, options...)
 	if err != nil && causeOf(err) == nil && r.unlockOrphan(ctx, s) {
-		s, err = r.runPlan(ctx, opts)
+		s, err = r.runPlan(ctx, file, options...)
 	}
 	if err != nil {
-		// A damaged work directory is mended by the init of the next run.
-		_ = os.Remove(filepath.Join(r.dir.work(), "init.key"))
+		r.forgetInit() // a damaged work directory is mended by the init of the next run
 		return nil, r.commandFault(FaultPlan, s, err)
 	}
 	if !s.whole() {
@@ -241,12 +240,19 @@ func (r *run) plan(ctx context.Context, known map[string][]string) (*stream, err
 	return s, nil
 }
 
-func (r *run) runPlan(ctx context.Context, opts []tfexec.PlanOption) (*stream, error) {
+func (r *run) runPlan(ctx context.Context, file string, options ...string) (*stream, error) {
 	s := newStream(r.redact)
-	err := r.session.do(ctx, "plan", s, func(ctx context.Context) error {
-		var err error
-		r.out.Changed, err = r.session.tf.PlanJSON(ctx, s, opts...)
+	err := r.session.do(ctx, "plan", s, func(ctx context.Context) (err error) {
+		r.out.Changed, err = foundChanges(r.session.run(ctx, planCommand(s, file, options...)))
 		return err
+	})
+	return s, err
+}
+
+func (r *run) runApply(ctx context.Context) (*stream, error) {
+	s := newStream(r.redact)
+	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
+		return r.session.run(ctx, applyCommand(s, planFile))
 	})
 	return s, err
 }
@@ -294,10 +300,7 @@ func (r *run) apply(ctx context.Context, before *state, plan *stream, names []st
 	if err := r.announce(); err != nil {
 		return err
 	}
-	s := newStream(r.redact)
-	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
-		return r.session.tf.ApplyJSON(ctx, s, tfexec.DirOrPlan(planFile))
-	})
+	s, err := r.runApply(ctx)
 	if err == nil {
 		r.settled = true
 		r.keepDiagnostics(s, names)
@@ -377,7 +380,7 @@ func (r *run) afterFailure(ctx context.Context, s *stream, err error, names []st
 func (r *run) settle(ctx context.Context, names []string) error {
 	changed := r.out.Changed
 	defer func() { r.out.Changed = changed }()
-	s, err := r.runPlan(ctx, []tfexec.PlanOption{tfexec.RefreshOnly(true), tfexec.Out(planFile)})
+	s, err := r.runPlan(ctx, planFile, "-refresh-only")
 	if err != nil {
 		return r.commandFault(FaultPlan, s, err)
 	}
@@ -386,10 +389,7 @@ func (r *run) settle(ctx context.Context, names []string) error {
 	if len(r.out.Vanished) > before {
 		return nil
 	}
-	s = newStream(r.redact)
-	err = r.session.do(ctx, "apply", s, func(ctx context.Context) error {
-		return r.session.tf.ApplyJSON(ctx, s, tfexec.DirOrPlan(planFile))
-	})
+	s, err = r.runApply(ctx)
 	r.settled = err == nil
 	return r.commandFault(FaultApply, s, err)
 }

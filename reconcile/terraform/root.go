@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -195,6 +196,57 @@ func (r *run) shareLockFile() error {
 	return err
 }
 
+// Of a module without providers and modules of others, init makes one small file, the same for each shard with the same key.
+// So the first one keeps it for the others, which need no init then.
+
+var moduleList = filepath.Join(".terraform", "modules", "modules.json")
+
+func (r *run) initMark() string { return filepath.Join(r.dir.work(), "init.key") }
+
+func (r *run) keptInit(key string) string { return filepath.Join(r.in.Modules, key+".init") }
+
+// initAsBefore does what init would do, where that is known.
+func (r *run) initAsBefore(key string) bool {
+	made, err := os.ReadFile(r.keptInit(key))
+	if err != nil || !json.Valid(made) {
+		return false
+	}
+	work := r.dir.work()
+	err = os.RemoveAll(filepath.Join(work, ".terraform"))
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(work, filepath.Dir(moduleList)), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(work, moduleList), made, 0o600)
+	}
+	return err == nil
+}
+
+// keepInit keeps what init has made, when that is all. A preview decides nothing. What can't be kept is made again.
+func (r *run) keepInit(key string) {
+	work, files := r.dir.work(), []string{}
+	err := fs.WalkDir(os.DirFS(work), ".terraform", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			files = append(files, name)
+		}
+		return err
+	})
+	if err != nil || r.in.Preview != "" || !slices.Equal(files, []string{moduleList}) {
+		return
+	}
+	if made, err := os.ReadFile(filepath.Join(work, moduleList)); err == nil {
+		_ = writeFile(r.keptInit(key), made)
+	}
+}
+
+// forgetInit has the next run of the shard begin with init.
+func (r *run) forgetInit() {
+	if key, err := os.ReadFile(r.initMark()); err == nil {
+		_ = os.Remove(r.keptInit(string(key)))
+	}
+	_ = os.Remove(r.initMark())
+}
+
 // initKey is the digest of everything that init depends on.
 func (r *run) initKey() (string, error) {
 	sum := sha256.New()
@@ -205,7 +257,7 @@ func (r *run) initKey() (string, error) {
 		}
 		fmt.Fprintf(sum, "%s %d\n%s\n", name, len(raw), raw)
 	}
-	fmt.Fprintf(sum, "%s %s\n", r.in.Binary, r.version)
+	fmt.Fprintf(sum, "%s %s\n", r.in.Binary, r.in.Version)
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 

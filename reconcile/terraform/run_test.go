@@ -2,6 +2,8 @@ package terraform
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -31,12 +33,12 @@ func TestGuestsAreCreatedReplacedAndDestroyed(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"p-1": "p/p-1/1", "p-2": "p/p-2/1"}, ids(out)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"version ok", "init ok", "plan ok", "apply ok"}, ops(out)); diff != "" {
+	if diff := cmp.Diff([]string{"init ok", "plan ok", "apply ok"}, ops(out)); diff != "" {
 		t.Error("the first run:", diff)
 	}
 
 	out = f.must(f.job(nil, nil, nil))
-	if diff := cmp.Diff([]string{"version ok", "plan ok"}, ops(out)); diff != "" || out.Changed {
+	if diff := cmp.Diff([]string{"plan ok"}, ops(out)); diff != "" || out.Changed {
 		t.Error("a run without changes neither inits nor applies:", diff, out.Changed)
 	}
 
@@ -56,6 +58,32 @@ func TestGuestsAreCreatedReplacedAndDestroyed(t *testing.T) {
 	out = f.must(f.job(nil, nil, []string{"p-2", "p-3"}))
 	if len(out.Guests)+len(out.Incarnations)+len(out.Failed) != 0 {
 		t.Errorf("guests left: %v %v %v", out.Guests, out.Incarnations, out.Failed)
+	}
+}
+
+func TestTheShardsOfAModuleWithoutProvidersInitializeOnce(t *testing.T) {
+	f := newFleet(t, newDriver(t))
+	f.must(f.job([]string{"p-1"}, nil, nil))
+	other := func(create ...string) Job {
+		job := f.job(nil, nil, nil)
+		job.Shard, job.Guests, job.Create = "shard-2", map[string]Guest{"p-2": {Incarnation: 1}}, create
+		return job
+	}
+
+	out := f.must(other("p-2"))
+	if diff := cmp.Diff([]string{"plan ok", "apply ok"}, ops(out)); diff != "" {
+		t.Error("another shard:", diff)
+	}
+
+	list := filepath.Join(f.driver.shard("shard-2").work(), moduleList)
+	if err := os.Remove(list); err != nil {
+		t.Fatal(err)
+	}
+	if out := f.run(other()); kindOf(out) != FaultPlan {
+		t.Errorf("in a damaged work directory: %v", out.Err)
+	}
+	if diff := cmp.Diff([]string{"init ok", "plan ok"}, ops(f.must(other()))); diff != "" {
+		t.Error("after that:", diff)
 	}
 }
 

@@ -123,7 +123,6 @@ type run struct {
 	in      intent
 	log     *slog.Logger
 	session *session
-	version string
 	module  declared
 	redact  *redaction
 	before  rootInputs     // of the run before this one: their secrets may be in the state
@@ -180,8 +179,8 @@ func (r *run) steps(ctx context.Context) error {
 	return errors.Join(err, r.collect(ctx, err == nil))
 }
 
-// prepare makes the work directory what the run needs. It starts no process but "version".
-func (r *run) prepare(ctx context.Context) error {
+// prepare makes the work directory what the run needs. It starts no process.
+func (r *run) prepare(context.Context) error {
 	for _, dir := range []string{r.dir.work(), r.dir.backups()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -209,13 +208,7 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	r.session = session
-	return session.do(ctx, "version", nil, func(ctx context.Context) error {
-		v, _, err := session.tf.Version(ctx, true)
-		if err == nil {
-			r.version = v.String()
-		}
-		return err
-	})
+	return nil
 }
 
 // checkContract holds the module's files against the contract.

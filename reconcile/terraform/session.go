@@ -27,9 +27,11 @@ func (e *budgetError) Error() string { return fmt.Sprintf("%s for %s", e.what, e
 // session runs Terraform commands one after the other, in one directory, and counts them. One
 // per run: terraform-exec keeps the writer of a command for the next one.
 type session struct {
-	tf      *tfexec.Terraform
-	budgets Budgets
-	steps   []Step
+	tf           *tfexec.Terraform // for what is not in command.go
+	binary, work string
+	env          []string
+	budgets      Budgets
+	steps        []Step
 }
 
 func newSession(in intent, work, cliConfig string) (*session, error) {
@@ -37,12 +39,20 @@ func newSession(in intent, work, cliConfig string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	budgets := in.Budgets.withDefaults()
-	// Our own kill of the whole process group comes first; this is what is left if it failed.
-	if err := tf.SetWaitDelay(budgets.Interrupt + 5*time.Second); err != nil {
+	env := terraformEnv(in.Env, in.Self, in.GuestsDir, cliConfig)
+	s := &session{tf: tf, binary: in.Binary, work: work, env: commandEnv(env), budgets: in.Budgets.withDefaults()}
+	if err := tf.SetWaitDelay(s.waitDelay()); err != nil {
 		return nil, err
 	}
-	return &session{tf: tf, budgets: budgets}, tf.SetEnv(terraformEnv(in.Env, in.Self, in.GuestsDir, cliConfig))
+	return s, tf.SetEnv(env)
+}
+
+// ask lets terraform-exec know the version, which some of its commands would else ask for unseen.
+func (c *session) ask(ctx context.Context) error {
+	return c.do(ctx, "version", nil, func(ctx context.Context) error {
+		_, _, err := c.tf.Version(ctx, false)
+		return err
+	})
 }
 
 // do runs one command. When ctx ends or a budget runs out, the command gets one SIGINT, then

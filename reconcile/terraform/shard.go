@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ func (d *Driver) shard(name string) shardDir {
 type intent struct {
 	Job       Job             `json:"job"`
 	Binary    string          `json:"binary"`
+	Version   string          `json:"version"` // of the binary
 	Self      string          `json:"self"`
 	Modules   string          `json:"modules"`    // directory of the module store
 	GuestsDir string          `json:"guests_dir"` // where modules keep guests that live on this host
@@ -97,7 +99,11 @@ func writeJSON(file string, v any) error {
 	return writeFile(file, raw)
 }
 
+// writeFile leaves a file that is so already as it is.
 func writeFile(file string, raw []byte) error {
+	if had, err := os.ReadFile(file); err == nil && bytes.Equal(had, raw) {
+		return nil
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
 	if err != nil {
 		return err

@@ -100,8 +100,9 @@ func (d *Driver) start(job Job) (*Running, error) {
 }
 
 func (d *Driver) newIntent(job Job) intent {
+	path, version := d.identify()
 	in := intent{
-		Job: job, Binary: d.binary, Self: d.opts.Self, Mirror: d.opts.Mirror, Env: d.opts.Env,
+		Job: job, Binary: path, Version: version, Self: d.opts.Self, Mirror: d.opts.Mirror, Env: d.opts.Env,
 		Modules: filepath.Join(d.opts.StateDir, "modules"), GuestsDir: d.guestsDir(), Budgets: d.opts.Budgets,
 		Who: whoami(), Created: time.Now().UTC(),
 	}

@@ -114,8 +114,11 @@ type Options struct {
 type Driver struct {
 	opts    Options
 	backend *backend
+
+	known   sync.Mutex // of what follows
 	binary  string
 	version string
+	file    os.FileInfo // of the binary when it was asked for its version
 
 	slots    *semaphore.Weighted
 	previews *semaphore.Weighted // of their own: a preview never keeps a run waiting
@@ -155,7 +158,10 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 			return nil, fmt.Errorf("creating the state directory: %w", err)
 		}
 	}
-	d.binary, d.version, err = d.findBinary(ctx)
+	if d.binary, d.version, err = d.findBinary(ctx); err != nil {
+		return d, err
+	}
+	d.file, err = os.Stat(d.binary)
 	return d, err
 }
 
@@ -205,7 +211,11 @@ func checkEnv(names []string) error {
 }
 
 // Binary returns the path and the version of the binary that runs are made with.
-func (d *Driver) Binary() (path, version string) { return d.binary, d.version }
+func (d *Driver) Binary() (path, version string) {
+	d.known.Lock()
+	defer d.known.Unlock()
+	return d.binary, d.version
+}
 
 // Started counts the Terraform processes that this driver and its finished runs ever started.
 // It is what shows that an idle tick starts none.

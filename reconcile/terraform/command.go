@@ -1,0 +1,96 @@
+package terraform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// init, plan and apply are started here and not by terraform-exec, which asks the binary for its version before each run that
+// speaks JSON: a process more, that takes as long as a small plan does. What is known of the version comes with the intent.
+
+// command is one Terraform process whose output is a stream.
+type command struct {
+	args []string
+	out  io.Writer
+}
+
+func initCommand(out io.Writer, speaksJSON bool, providers string) command {
+	args := []string{"init", "-input=false", "-no-color", "-reconfigure"}
+	if speaksJSON {
+		args = append(args, "-json")
+	} else {
+		out = io.Discard // prose
+	}
+	if providers != "" {
+		args = append(args, "-plugin-dir="+providers)
+	}
+	return command{args, out}
+}
+
+// planCommand plans as options say, into file where there is one.
+func planCommand(out io.Writer, file string, options ...string) command {
+	args := append([]string{"plan", "-json", "-input=false", "-no-color", "-detailed-exitcode"}, options...)
+	if file != "" {
+		args = append(args, "-out="+file)
+	}
+	return command{args, out}
+}
+
+func applyCommand(out io.Writer, file string) command {
+	return command{[]string{"apply", "-json", "-input=false", "-no-color", "-auto-approve", file}, out}
+}
+
+// changesFound is how plan exits with -detailed-exitcode when there is something to do.
+const changesFound = 2
+
+// run runs a command in the session's directory until it ends; the end of ctx is one SIGINT.
+func (c *session) run(ctx context.Context, what command) error {
+	cmd := exec.CommandContext(ctx, c.binary, what.args...)
+	cmd.Dir, cmd.Env = c.work, c.env
+	if _, err := os.Stat(filepath.Join(c.work, lockFile)); errors.Is(err, os.ErrNotExist) {
+		cmd.Env = slices.Concat(roomy, c.env) // what is asked for by name wins
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = c.waitDelay()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	var complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = what.out, &boundedWriter{w: &complaint, left: maxTail}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w\n%s", err, &complaint)
+	}
+	return nil
+}
+
+// foundChanges takes the exit of a plan that has found something to do for no error.
+func foundChanges(err error) (bool, error) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == changesFound {
+		return true, nil
+	}
+	return false, err
+}
+
+// roomy spares a Terraform without providers the collecting of garbage as long as it is small, which takes a third of a run of
+// a small shard. Providers would inherit it, and they are large.
+var roomy = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
+
+// waitDelay is what is left when our own kill of the whole process group, which comes first, has failed.
+func (c *session) waitDelay() time.Duration { return c.budgets.Interrupt + 5*time.Second }
+
+// commandEnv is the environment of init, plan and apply.
+func commandEnv(env map[string]string) []string {
+	list := []string{"TF_IN_AUTOMATION=1"} // spare us hints for people
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, name+"="+env[name])
+	}
+	return list
+}
