@@ -199,6 +199,16 @@ func (l *Loop) Status(ctx context.Context) (condition.Status, error) {
 	return st, nil
 }
 
+// Runs are the last runs of a pool that this process has seen the end of, the newest first.
+func (l *Loop) Runs(pool string) []condition.RunStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.pools[pool]; p != nil {
+		return slices.Clone(p.runs)
+	}
+	return nil
+}
+
 func (l *Loop) poolStatus(name string, guests []lease.Guest) condition.PoolStatus {
 	p := l.pool(name)
 	st := condition.PoolStatus{Pool: name, Guests: map[lease.State]int{}, Conditions: p.conditions.list(), Pause: p.paused, Shards: []condition.ShardStatus{}}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
@@ -325,6 +326,14 @@ func TestATaintedGuestIsReplacedInItsSlot(t *testing.T) {
 	last := st.Pools[0].Shards[0].LastRun
 	if !slices.Equal(last.Replaced, []string{victim.Name}) || last.Created != nil || last.Retired != nil {
 		t.Errorf("the last run says %+v, want %s replaced", last, victim.Name)
+	}
+	want := []condition.RunPlan{{Replace: []string{victim.Name}}, {Create: []string{"local-1", "local-2", "local-3"}}}
+	plans := []condition.RunPlan{}
+	for _, run := range h.loop.Runs("local") {
+		plans = append(plans, run.Plan)
+	}
+	if diff := cmp.Diff(want, plans); diff != "" || h.loop.Runs("none") != nil {
+		t.Error(diff)
 	}
 }
 

@@ -38,8 +38,12 @@ const breakerTrips = 5
 type poolState struct {
 	pause
 	paused     *lease.Pause
+	runs       []condition.RunStatus // that ended, the newest first
 	conditions conditions
 }
+
+// keptRuns is how many runs of a pool are kept, for people to look at.
+const keptRuns = 10
 
 // shardState is what the loop knows of a shard beyond its inventory.
 type shardState struct {
@@ -229,6 +233,9 @@ func (l *Loop) book(r *terraform.Running, out terraform.Outcome) {
 	sh, p := l.shardLocked(r.Shard, r.Pool), l.pool(r.Pool)
 	b := l.breaker(sh.meta.Recipe.Source)
 	sh.looked, sh.last = l.o.Now(), runStatus(r.Job(), out)
+	if !r.Job().DriftOnly || message != "" { // a look that has found nothing would push out what is of interest
+		p.runs = append([]condition.RunStatus{*sh.last}, p.runs[:min(len(p.runs), keptRuns-1)]...)
+	}
 	switch {
 	case message == "":
 		sh.pause, p.pause, *b = pause{}, pause{}, pause{}
@@ -274,7 +281,10 @@ func failure(out terraform.Outcome) string {
 }
 
 func runStatus(job terraform.Job, out terraform.Outcome) *condition.RunStatus {
-	r := &condition.RunStatus{Run: out.Run, Started: out.Started, Ended: out.Ended, Failed: out.Failed, Result: "ok"}
+	r := &condition.RunStatus{
+		Run: out.Run, Shard: job.Shard, Plan: condition.RunPlan{Create: job.Create, Replace: job.Replace, Retire: job.Destroy},
+		Started: out.Started, Ended: out.Ended, Failed: out.Failed, Result: "ok",
+	}
 	made := func(names []string) (done []string) {
 		for _, name := range names {
 			if _, whole := out.Guests[name]; whole && out.Incarnations[name] == job.Guests[name].Incarnation {

@@ -88,6 +88,8 @@ func (p *patrol) loop(ctx context.Context) {
 			pop()
 		case finish := <-p.done:
 			finish()
+		case answer := <-p.questions:
+			answer(p)
 		case <-p.wake:
 		case <-timer.C:
 		}

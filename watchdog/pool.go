@@ -17,6 +17,7 @@ type check struct {
 	spec    specs.Probe
 	history History
 	verdict Verdict
+	last    Result
 	ok      bool // the last result was OK
 
 	due    time.Time
@@ -279,6 +280,7 @@ func (p *pool) answer(c *check, r Result, now time.Time) []order {
 		return nil
 	}
 	c.history, c.verdict = Judge(c.history, r, c.spec)
+	c.last = r
 	c.ok = r.Outcome == OK
 	if now.Sub(g.tried) >= c.spec.Every/2 {
 		g.tried = time.Time{}

@@ -53,6 +53,8 @@ type Watchdog struct {
 	probe   func(context.Context, lease.Guest, specs.Probe) Result
 	metrics *metrics
 
+	questions chan func(*patrol) // that the loop answers, which alone knows
+
 	mu       sync.Mutex
 	wake     chan struct{}
 	moved    map[string]struct{} // guests to be read again
@@ -82,7 +84,7 @@ func New(o Options) (*Watchdog, error) {
 		o.Rand = rand.Float64
 	}
 	w := &Watchdog{
-		o: o, probe: newProber(o.Signer).probe, wake: make(chan struct{}, 1),
+		o: o, probe: newProber(o.Signer).probe, wake: make(chan struct{}, 1), questions: make(chan func(*patrol)),
 		moved: map[string]struct{}{}, vanished: map[string]vanished{}, brakes: map[string]string{},
 	}
 	w.metrics = newMetrics(w)

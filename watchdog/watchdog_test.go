@@ -2,6 +2,8 @@ package watchdog
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -317,6 +319,46 @@ func TestAnOutageOfTheStoreLosesNoVerdictAndIsLoggedOnce(t *testing.T) {
 			t.Errorf("logged %d and %d times", n, m)
 		}
 	})
+}
+
+func TestItTellsHowTheProbesOfAGuestStand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y, h := newYard(t, poolOf(2)), newHands()
+		name := y.shelve("p", 2)[0].Name
+		w := run(t, y, Options{}, h.probe)
+		stand := func() Standing {
+			all, err := w.Standings(t.Context(), name)
+			if err != nil || len(all) != 1 {
+				t.Fatalf("%v, %v", all, err)
+			}
+			return all[0]
+		}
+		eventually(t, "it is alive", func() bool { return h.probes(name) > 0 && stand().Last.Outcome == OK })
+		if s := stand(); s.Probe.Kind != "ssh" || s.Failures != 0 || s.Next.Before(s.Last.At) {
+			t.Errorf("alive: %+v", s)
+		}
+		h.set(Failed, name)
+		eventually(t, "it has failed twice", func() bool { return stand().Failures == 2 })
+		if s := stand(); s.Last.Outcome != Failed || s.Last.Detail != "connection refused" {
+			t.Errorf("suspect: %+v", s)
+		}
+		if all, err := w.Standings(t.Context(), "p-99"); err != nil || all != nil {
+			t.Errorf("of nobody: %v, %v", all, err)
+		}
+	})
+}
+
+func TestNobodyWaitsForAWatchdogThatDoesNotRun(t *testing.T) {
+	y := newYard(t, poolOf(1))
+	w, err := New(Options{Store: y.Store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if all, err := w.Standings(ctx, "p-1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v", all, err)
+	}
 }
 
 func TestWithoutAFleetNothingIsProbed(t *testing.T) {

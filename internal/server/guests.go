@@ -100,6 +100,38 @@ func (a *api) probe(ctx context.Context, _ lease.Caller, r request[none]) (answe
 	return answer{body: client.Probed{Guest: g.Name, Alive: err == nil, Result: result}}, nil
 }
 
+// patience is how long the watchdog may take to answer a question; it answers at once while it runs.
+const patience = time.Second
+
+// listProbes leaves out what was seen for those who may not see the address, which it tells.
+func (a *api) listProbes(ctx context.Context, who lease.Caller, r request[none]) (answer, error) {
+	g, err := a.Store.Guest(ctx, r.path("guest"))
+	if err != nil {
+		return answer{}, err
+	}
+	if a.Prober == nil {
+		return answer{}, fmt.Errorf("%w: the watchdog does not run", errNotReady)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	standings, err := a.Prober.Standings(ctx, g.Name)
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: the watchdog does not answer", errNotReady)
+	}
+	told := a.visible(who, []lease.Guest{g})[0].Host != ""
+	probes := make([]client.Probe, len(standings))
+	for i, s := range standings {
+		probes[i] = client.Probe{
+			Kind: s.Probe.Kind, Every: client.Duration(s.Probe.Every), Asked: s.Last.At, Outcome: string(s.Last.Outcome),
+			Seconds: s.Last.Took.Seconds(), Failures: s.Failures, Allowed: s.Probe.Failures, Next: s.Next,
+		}
+		if told {
+			probes[i].Detail = s.Last.Detail
+		}
+	}
+	return answer{body: map[string]any{"probes": probes}}, nil
+}
+
 // hold keeps the guest for no longer than its cache allows.
 func (a *api) hold(ctx context.Context, who lease.Caller, r request[client.Hold]) (answer, error) {
 	if r.Body.For <= 0 {

@@ -29,6 +29,7 @@ import (
 	"greenroom/lease/leasetest"
 	"greenroom/reconcile/condition"
 	"greenroom/specs"
+	"greenroom/watchdog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,6 +66,11 @@ func (f *fakeLoop) Wake(pools ...string) {
 	f.woken = append(f.woken, fmt.Sprint(pools))
 }
 
+func (f *fakeLoop) Runs(pool string) []condition.RunStatus {
+	plan := condition.RunPlan{Create: []string{pool + "-1"}}
+	return []condition.RunStatus{{Run: "r7", Shard: pool + "-1234-1", Plan: plan, Created: plan.Create, Result: "ok"}}
+}
+
 func (f *fakeLoop) Explain(_ context.Context, cache string) string {
 	return "every guest of cache " + cache + " is leased"
 }
@@ -83,6 +89,12 @@ func (f *fakeDog) Probe(_ context.Context, g lease.Guest) (string, error) {
 }
 
 func (f *fakeDog) Brakes() map[string]string { return f.brakes }
+
+func (f *fakeDog) Standings(context.Context, string) ([]watchdog.Standing, error) {
+	last := watchdog.Result{Kind: "ssh", At: time.Now(), Outcome: watchdog.Failed, Detail: "dial tcp 192.0.2.7:22: connection refused", Took: time.Second}
+	probe := specs.Probe{Kind: "ssh", Every: 10 * time.Second, Failures: 3}
+	return []watchdog.Standing{{Probe: probe, Last: last, Failures: 2, Next: last.At.Add(probe.Every)}, {Probe: probe}}, f.err
+}
 
 type logBuffer struct {
 	mu sync.Mutex

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"greenroom/lease"
 	"greenroom/lease/client"
@@ -118,11 +120,32 @@ func TestAProbeByHandTellsWhatItSaw(t *testing.T) {
 	}
 }
 
+func TestTheProbesOfAGuestAreToldWithTheAddressToThoseWhoMaySeeIt(t *testing.T) {
+	h := newHouse(t, leasetest.Embedded(t))
+	g := h.shelve("ci")
+	for token, detail := range map[string]string{h.admin: "dial tcp 192.0.2.7:22: connection refused", h.user: "dial tcp 192.0.2.7:22: connection refused", h.stranger: ""} {
+		all := ask[struct{ Probes []client.Probe }](h, 200, sent{token: token, method: "GET", path: "/v1/guests/" + g.Name + "/probes"}).Probes
+		want := []client.Probe{
+			{Kind: "ssh", Every: client.Duration(10 * time.Second), Outcome: "failed", Detail: detail, Seconds: 1, Failures: 2, Allowed: 3},
+			{Kind: "ssh", Every: client.Duration(10 * time.Second), Allowed: 3},
+		}
+		if diff := cmp.Diff(want, all, cmpopts.IgnoreFields(client.Probe{}, "Asked", "Next")); diff != "" {
+			t.Error(diff)
+		}
+		if all[0].Next.IsZero() || !all[1].Next.IsZero() || !all[1].Asked.IsZero() {
+			t.Errorf("the times: %+v", all)
+		}
+	}
+	h.refused(404, "unknown_guest", sent{token: h.user, method: "GET", path: "/v1/guests/local-99/probes"})
+	h.dog.err = context.DeadlineExceeded
+	h.refused(503, "not_ready", sent{token: h.user, method: "GET", path: "/v1/guests/" + g.Name + "/probes"})
+}
+
 func TestPoolsAreShownPausedAndWoken(t *testing.T) {
 	eachHouse(t, func(h *house) {
 		h.dog.brakes = map[string]string{"local": "3 of 4 guests look dead"}
 		p := ask[client.Pool](h, 200, sent{token: h.user, method: "GET", path: "/v1/pools/local"})
-		if p.Pool != "local" || p.Brake != "3 of 4 guests look dead" || len(p.Shards) != 1 {
+		if p.Pool != "local" || p.Brake != "3 of 4 guests look dead" || len(p.Shards) != 1 || len(p.Runs) != 1 || p.Runs[0].Plan.Create[0] != "local-1" {
 			h.t.Errorf("pool: %+v", p)
 		}
 		shards := ask[struct{ Shards []condition.ShardStatus }](h, 200, sent{token: h.user, method: "GET", path: "/v1/shards"})

@@ -55,6 +55,7 @@ func (a *api) getPool(ctx context.Context, _ lease.Caller, r request[none]) (ans
 	}
 	for _, p := range pools {
 		if p.Pool == r.path("pool") {
+			p.Runs = a.Reconciler.Runs(p.Pool)
 			return answer{body: p}, nil
 		}
 	}

@@ -54,6 +54,7 @@ func (a *api) routes(router *mux.Router) {
 	on("GET", "/v1/guests", handle(a, user, a.listGuests))
 	on("GET", "/v1/guests/{guest}", handle(a, user, a.getGuest))
 	on("GET", "/v1/guests/{guest}/events", handle(a, user, a.listEvents))
+	on("GET", "/v1/guests/{guest}/probes", handle(a, user, a.listProbes))
 	on("POST", "/v1/guests/{guest}/taint", handle(a, admin, a.taint))
 	on("POST", "/v1/guests/{guest}/probe", handle(a, admin, a.probe))
 	on("POST", "/v1/guests/{guest}/hold", handle(a, admin, a.hold))

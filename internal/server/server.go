@@ -17,6 +17,7 @@ import (
 	"greenroom/internal/ssh"
 	"greenroom/lease"
 	"greenroom/reconcile/condition"
+	"greenroom/watchdog"
 )
 
 //go:embed openapi.yaml
@@ -27,6 +28,8 @@ type reconciler interface {
 	Status(ctx context.Context) (condition.Status, error)
 	// Wake asks for a look at some pools, or at all of them, soon.
 	Wake(pools ...string)
+	// Runs are the last runs of a pool, the newest first.
+	Runs(pool string) []condition.RunStatus
 	// Explain says why a request that is queued in cache has to wait, in a sentence without a full stop.
 	Explain(ctx context.Context, cache string) string
 }
@@ -37,6 +40,8 @@ type prober interface {
 	Probe(ctx context.Context, guest lease.Guest) (result string, err error)
 	// Brakes says why the watchdog taints nothing in a pool, for the pools where that is so.
 	Brakes() map[string]string
+	// Standings says how the probes of a guest stand; none where it is not watched.
+	Standings(ctx context.Context, guest string) ([]watchdog.Standing, error)
 }
 
 // Parts are what the API stands on.

@@ -16,11 +16,18 @@ const maxEvents = 200
 
 // guestPage is what the template of a guest gets.
 type guestPage struct {
-	Name  string
-	Guest *lease.Guest // nil: it is gone
-	Lease *client.Lease
-	Lives []life
-	Cut   bool // there may be more before
+	Name   string
+	Guest  *lease.Guest // nil: it is gone
+	Lease  *client.Lease
+	Probes probes
+	Lives  []life
+	Cut    bool // there may be more before
+}
+
+// probes is how those of a guest stand.
+type probes struct {
+	All     []client.Probe
+	Unknown string // why that can't be told just now
 }
 
 // life is what happened to one machine that has had the name, the newest first.
@@ -69,6 +76,11 @@ func (s *Site) guest(w http.ResponseWriter, r *http.Request, who visitor, why fa
 	if err != nil {
 		s.sorry(w, who, err)
 		return
+	}
+	if body.Guest != nil {
+		if body.Probes.All, err = api.Probes(ctx, body.Name); err != nil { // no reason to show nothing else
+			_, body.Probes.Unknown = problem(err)
+		}
 	}
 	body.Lives, body.Cut = lives(events, body.Guest), len(events) == maxEvents
 	s.show(w, r, who, why, "guest", page{

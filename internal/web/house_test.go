@@ -10,6 +10,7 @@ import (
 	"greenroom/lease"
 	"greenroom/reconcile/condition"
 	"greenroom/specs"
+	"greenroom/watchdog"
 )
 
 // loop stands for the reconcile loop.
@@ -17,6 +18,7 @@ type loop struct {
 	mu     sync.Mutex
 	status condition.Status
 	woken  []string
+	runs   []condition.RunStatus
 }
 
 func (l *loop) Status(context.Context) (condition.Status, error) {
@@ -38,6 +40,12 @@ func (l *loop) Wake(pools ...string) {
 	l.woken = append(l.woken, fmt.Sprint(pools))
 }
 
+func (l *loop) Runs(string) []condition.RunStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.runs
+}
+
 func (l *loop) Explain(_ context.Context, cache string) string {
 	return "every guest of cache " + cache + " is leased"
 }
@@ -47,11 +55,16 @@ type dog struct {
 	result string
 	err    error
 	brakes map[string]string
+	probes []watchdog.Standing
 }
 
 func (d *dog) Probe(context.Context, lease.Guest) (string, error) { return d.result, d.err }
 
 func (d *dog) Brakes() map[string]string { return d.brakes }
+
+func (d *dog) Standings(context.Context, string) ([]watchdog.Standing, error) {
+	return d.probes, d.err
+}
 
 func testFleet() *specs.Fleet {
 	return &specs.Fleet{

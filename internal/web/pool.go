@@ -7,6 +7,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile/condition"
 )
 
 // maxRows is the most guests, leases or requests that a page lists.
@@ -28,9 +29,26 @@ func listed(guests []lease.Guest, cache bool) guestTable {
 type poolPage struct {
 	supply
 	Settings []setting
+	Runs     []run
 	Listed   guestTable
 	History  bool     // the guests that are gone were asked for
 	Gone     []string // their names
+}
+
+// run is a run that has ended.
+type run struct{ condition.RunStatus }
+
+// Undone is the guests that the run was to do something about, and did not.
+func (r run) Undone() []string {
+	var undone []string
+	for _, c := range []struct{ plan, done []string }{{r.Plan.Create, r.Created}, {r.Plan.Replace, r.Replaced}, {r.Plan.Retire, r.Retired}} {
+		for _, guest := range c.plan {
+			if _, failed := r.Failed[guest]; !failed && !slices.Contains(c.done, guest) {
+				undone = append(undone, guest)
+			}
+		}
+	}
+	return undone
 }
 
 // Pool is GET /pools/{pool}.
@@ -55,6 +73,9 @@ func (s *Site) pool(w http.ResponseWriter, r *http.Request, who visitor, why fau
 		return
 	}
 	body.Listed = listed(guests, true)
+	for _, r := range p.Runs {
+		body.Runs = append(body.Runs, run{r})
+	}
 	if spec := s.o.Store.Fleet().Pool(name); spec != nil {
 		body.Settings = poolSettings(spec)
 	}

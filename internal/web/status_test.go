@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"html"
@@ -17,6 +18,8 @@ import (
 
 	"greenroom/lease"
 	"greenroom/reconcile/condition"
+	"greenroom/specs"
+	"greenroom/watchdog"
 )
 
 // as signs somebody in, who looks at a page first.
@@ -111,10 +114,47 @@ func TestAPoolIsShownWithoutItsSecrets(t *testing.T) {
 	b, page := h.as(h.admin.Secret, "/pools/local")
 	page.says(t, "3 of at most 6 guests: 1 booting, 2 shelved.", "Ready Yes: Converged", "module git::https://…@git.example.org/modules.git",
 		"variables image, isolation (values are not told)", "user_data given (not told)", "probe ssh every 10s, 3s at most, dead after 3 failures",
-		"guard holds a revision that retires more than 25%", "last run r7, ok, 13:03:00 to 13:04:00", "created local-1 local-2", "replaced local-3", "local-1234-1 Ready")
+		"guard holds a revision that retires more than 25%", "local-1234-1 Ready", "3 guests, last run r7 ok at 13:04:00", "Last runs None has ended since the server's start.")
 	for _, path := range []string{"/", "/pools/local", "/pools/local?all=1", "/caches/ci", "/caches/local", "/guests/local-1", "/queue"} {
 		b.get(path).lacks(t, "hunter2", "secret-image", "secret-user-data", b.admin.Secret)
 	}
+}
+
+func TestThePoolTellsWhatItsLastRunsWereToDoAndDid(t *testing.T) {
+	h := busy(t)
+	h.loop.runs = []condition.RunStatus{
+		{
+			Run: "r9", Shard: "local-1234-1", Started: now.Add(-80 * time.Second), Ended: now.Add(-time.Minute), Result: "apply", Message: "<b>quota</b>",
+			Plan:   condition.RunPlan{Create: []string{"local-4", "local-5"}, Retire: []string{"local-6"}},
+			Failed: map[string]string{"local-5": "no room"}, Created: []string{"local-4"},
+		},
+		{
+			Run: "r8", Shard: "local-1234-1", Started: now.Add(-130 * time.Second), Ended: now.Add(-2 * time.Minute), Result: "ok",
+			Plan: condition.RunPlan{Replace: []string{"local-2"}}, Replaced: []string{"local-2"},
+		},
+	}
+	_, page := h.as(h.user.Secret, "/pools/local")
+	page.says(t, "r9 apply shard local-1234-1, ended 13:03:00 (2 min ago) after 20 s to create local-4 local-5 to retire local-6 not done local-6 failed: local-5 no room it says <b>quota</b>",
+		"r8 ok shard local-1234-1, ended 13:02:00 (3 min ago) after 10 s to replace local-2 Settings")
+	page.lacks(t, "<b>quota")
+}
+
+func TestAGuestTellsHowItsProbesStand(t *testing.T) {
+	h := busy(t)
+	ssh := specs.Probe{Kind: "ssh", Every: 10 * time.Second, Failures: 3}
+	h.dog.probes = []watchdog.Standing{
+		{Probe: ssh, Failures: 2, Last: watchdog.Result{At: now, Outcome: watchdog.Failed, Detail: "<i>refused</i>"}},
+		{Probe: specs.Probe{Kind: "http", Every: time.Minute, Failures: 5}},
+	}
+	b, page := h.as(h.user.Secret, "/guests/local-1")
+	page.says(t, "ssh every 10s 13:04:00 (1 min ago) failed <i>refused</i> 2 of 3 http every 1m not asked yet 0 of 5")
+	_, page = h.as(h.stranger.Secret, "/guests/local-1")
+	page.says(t, "ssh every 10s 13:04:00 (2 min ago) failed 2 of 3")
+	page.lacks(t, "refused")
+	h.dog.probes = nil
+	b.get("/guests/local-1").says(t, "It is not probed while it is leased.")
+	h.dog.err = context.DeadlineExceeded
+	b.get("/guests/local-1").says(t, "It can't be told just now how they stand: not ready: the watchdog does not answer.")
 }
 
 func TestGuestsThatAreGoneAreNamedWhenAskedFor(t *testing.T) {

@@ -95,7 +95,11 @@ type page struct {
 // parse reads the templates, which tell times as seen from that of a clock.
 func parse(clock func() time.Time) map[string]*template.Template {
 	set, t := map[string]*template.Template{}, times{clock}
-	funcs := template.FuncMap{"clock": t.clock, "ago": t.ago, "until": t.until, "stamp": stamp, "now": clock, "standing": standing}
+	funcs := template.FuncMap{
+		"clock": t.clock, "ago": t.ago, "until": t.until, "stamp": stamp, "now": clock, "standing": standing,
+		"lasted": func(from, to time.Time) string { return lasted(to.Sub(from)) },
+		"brief":  func(d client.Duration) string { return brief(time.Duration(d)) },
+	}
 	for _, name := range []string{"plan", "plans", "signin", "message", "moment", "fleet", "pool", "cache", "guest", "queue"} {
 		one := template.New(name).Funcs(funcs)
 		set[name] = template.Must(one.ParseFS(files, "pages/layout.html", "pages/parts.html", "pages/"+name+".html"))

@@ -98,6 +98,8 @@ type ShardStatus struct {
 // RunStatus is one finished run.
 type RunStatus struct {
 	Run      string            `json:"run"`
+	Shard    string            `json:"shard"`
+	Plan     RunPlan           `json:"plan"` // what it was to do
 	Started  time.Time         `json:"started"`
 	Ended    time.Time         `json:"ended"`
 	Created  []string          `json:"created,omitempty"`
@@ -106,6 +108,13 @@ type RunStatus struct {
 	Failed   map[string]string `json:"failed,omitempty"` // guest -> why
 	Result   string            `json:"result"`           // ok, failed or the kind of fault
 	Message  string            `json:"message,omitempty"`
+}
+
+// RunPlan is the guests that a run was to create, replace and retire.
+type RunPlan struct {
+	Create  []string `json:"create,omitempty"`
+	Replace []string `json:"replace,omitempty"`
+	Retire  []string `json:"retire,omitempty"`
 }
 
 // Of returns the condition of a type from a list; one that is not there is false.
