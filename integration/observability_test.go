@@ -595,6 +595,7 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	p.countsOnce()
 	h.lints()
 	p.hasAsManySeriesAsTheDocsSay()
+	p.hasOnlyTheWordsOfTheDocs()
 	h.restarts(p)
 	must(h.api.Taint(t.Context(), leases[1].Guest.Name, "nobody needs it any more"))(t)
 	noError(t, h.api.Resume(t.Context(), "failing"))
@@ -669,6 +670,20 @@ func (p *prometheus) hasAsManySeriesAsTheDocsSay() {
 	pool := must(p.value(`count({__name__=~"greenroom_.+",instance="one",pool="local",cache!="ci"} or {__name__=~"greenroom_.+",instance="one",cache="local"})`))(p)
 	if pool > atMost || pool < atMost/2 {
 		p.Errorf("pool local has %v series, which are up to %v in the docs", pool, atMost)
+	}
+}
+
+// hasOnlyTheWordsOfTheDocs holds what labels said all the while against docs/metrics.md.
+func (p *prometheus) hasOnlyTheWordsOfTheDocs() {
+	p.Helper()
+	docs := string(must(os.ReadFile("../docs/metrics.md"))(p))
+	for _, label := range []string{"state", "reason", "how", "source", "op", "result", "condition", "phase"} {
+		var values []string
+		noError(p, p.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {`{__name__=~"greenroom_.+",__name__!~"greenroom_spec_.+"}`}}, &values))
+		unknown := slices.DeleteFunc(values, func(v string) bool { return strings.Contains(docs, "`"+v+"`") })
+		if len(values) == 0 || len(unknown) > 0 {
+			p.Errorf("of the label %s docs/metrics.md does not know %q", label, unknown)
+		}
 	}
 }
 
