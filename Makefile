@@ -23,6 +23,10 @@ build: ## build bin/greenroom
 demo: build ## walk through the main job on this machine; flags by ARGS, as in ARGS=--exit
 	$(BIN)/greenroom demo $(ARGS)
 
+.PHONY: man
+man: build ## write the man pages to bin/man
+	$(BIN)/greenroom man $(BIN)/man
+
 .PHONY: test
 test: install lint vuln race ## install what is missing, then run everything; CI runs just this
 	@echo

@@ -41,7 +41,7 @@ func (l *link) flags(cmd *cobra.Command) {
 }
 
 func stateDirFlag(cmd *cobra.Command, dir *string) {
-	cmd.PersistentFlags().StringVar(dir, "state-dir", defaultStateDir(), "the server's state directory (environment: GREENROOM_STATE_DIR)")
+	cmd.PersistentFlags().StringVar(dir, "state-dir", defaultStateDir(), "the server's state directory (environment: GREENROOM_STATE_DIR; else /var/lib/greenroom for root, ~/.local/state/greenroom for others)")
 }
 
 func defaultStateDir() string {

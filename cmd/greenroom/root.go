@@ -32,8 +32,11 @@ func usage(format string, args ...any) error {
 // newRoot builds the command tree. stdout carries data only; everything for people goes to stderr.
 func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "greenroom",
-		Short:         "Keeps guests ready: pools and caches of machines for CI, as short leases",
+		Use:   "greenroom",
+		Short: "Keeps guests ready: pools and caches of machines for CI, as short leases",
+		Long: "Keeps guests ready: pools and caches of machines for CI, as short leases. It is the server, the client and the admin tool.\n\n" +
+			"stdout carries data only, and everything for people goes to stderr. Exit codes: 0 done, 1 failed, 2 usage; with, run and ssh\n" +
+			"exit as their command did, and plan with 0 for no changes and 2 for changes.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -51,7 +54,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		newStatus(), newTop(), newEvents(), newCache(), newGuest(), newPool(), newPlan(), newReconcile(), newToken(), newLog(),
 		newGuestd(),
 		newModule(),
-		newReader(), newRunner(),
+		newReader(), newRunner(), newMan(),
 		newSpec(),
 	)
 	completed(root)

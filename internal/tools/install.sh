@@ -36,6 +36,7 @@ need unshare util-linux
 need curl curl # with jq, what CI jobs post their comments with
 need jq jq
 need chromium chromium # with the fonts that it depends on
+need man man-db
 need prometheus prometheus
 need promtool prometheus
 
