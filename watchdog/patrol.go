@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	soon    = 100 * time.Millisecond // from a guest's move to reading it again
-	lazily  = time.Second            // the same where a lease began or ended
-	retry   = time.Second            // from an outage of the store to asking it again
-	fewRead = 8                      // so many guests are read one by one rather than with their pool
+	soon    = 10 * time.Millisecond // from a guest's move to reading it again: somebody may wait for it to be alive
+	lazily  = time.Second           // the same where a lease began or ended
+	retry   = time.Second           // from an outage of the store to asking it again
+	fewRead = 8                     // so many guests are read one by one rather than with their pool
 )
 
 // job is work for a worker. What it returns is run by the loop, which alone touches the pools.

@@ -77,7 +77,7 @@ func (p *patrol) read(now time.Time) {
 	switch {
 	case p.reading > 0:
 	case fleet.Revision == "" && len(fleet.Pools) == 0:
-		p.readAll, p.readMoved = now.Add(soon), time.Time{}
+		p.readAll, p.readMoved = now.Add(10*soon), time.Time{}
 	case !now.Before(p.readAll):
 		p.readAll = now.Add(p.o.Refresh)
 		p.broken = false

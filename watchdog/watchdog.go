@@ -40,7 +40,7 @@ type Options struct {
 	Signer       ssh.Signer            // the server's key, for exec probes
 	Workers      int                   // most probes at once; default 64
 	BootDeadline time.Duration         // for a new guest's first good answer; default 10m
-	Refresh      time.Duration         // how often all guests are read from the store; default 5s
+	Refresh      time.Duration         // how often all guests are read from the store; default 30s; a move that is known of has one read at once
 	Log          *slog.Logger          // default slog.Default()
 	Braked       func()                // told of each change of Brakes; must not block
 	Rand         func() float64        // jitter, in [0, 1); default math/rand/v2
@@ -75,7 +75,7 @@ func New(o Options) (*Watchdog, error) {
 	}
 	o.Workers = cmp.Or(o.Workers, 64)
 	o.BootDeadline = cmp.Or(o.BootDeadline, 10*time.Minute)
-	o.Refresh = cmp.Or(o.Refresh, 5*time.Second)
+	o.Refresh = cmp.Or(o.Refresh, 30*time.Second)
 	o.Log = cmp.Or(o.Log, slog.Default())
 	if o.Braked == nil {
 		o.Braked = func() {}
