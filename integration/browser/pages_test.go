@@ -14,7 +14,10 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-var update = flag.Bool("update", false, "write the screenshots that the docs show")
+var (
+	update = flag.Bool("update", false, "write the screenshots that the docs show")
+	look   = flag.String("look", "", "write a picture of every page that is audited to this `directory`")
+)
 
 // audit finds what keeps people from a page, as far as a script can tell. It returns sentences.
 //
@@ -36,29 +39,45 @@ func TestEveryPageCanBeUsedInEachThemeAndOnAPhone(t *testing.T) {
 	busy(t)
 	b := open(t, home.admin, "/")
 	for _, path := range []string{"/", "/pools/local", "/pools/large?all=1", "/caches/ci", "/caches/nightly", "/caches/local", "/guests/local-1", "/queue", "/plans", "/guests/local-99"} {
-		for width, theme := range map[int64]string{1280: "light", 390: "dark"} {
-			b.looks(width, theme)
-			b.visit(path)
-			for _, fault := range eval[[]string](b, audit) {
-				t.Errorf("%s, %s, %d px: %s", path, theme, width, fault)
-			}
-		}
+		b.audited(path)
 	}
 	b.forgive("404")
 }
 
 func TestTheSignInPageCanBeUsed(t *testing.T) {
 	b := blank(home.browser, t)
-	for width, theme := range map[int64]string{1280: "dark", 390: "light"} {
+	b.audited("/caches/ci")
+	if got := eval[string](b, "document.activeElement.id"); got != "token" {
+		t.Errorf("the focus is on %q, want the token", got)
+	}
+}
+
+// audited looks at a page in each theme, and on a phone.
+func (b *tab) audited(path string) {
+	b.Helper()
+	for width, theme := range map[int64]string{1280: "light", 390: "dark"} {
 		b.looks(width, theme)
-		b.visit("/caches/ci")
+		b.visit(path)
 		for _, fault := range eval[[]string](b, audit) {
-			t.Errorf("%s, %d px: %s", theme, width, fault)
+			b.Errorf("%s, %s, %d px: %s", path, theme, width, fault)
 		}
-		if got := eval[string](b, "document.activeElement.id"); got != "token" {
-			t.Errorf("the focus is on %q, want the token", got)
+		if *look != "" {
+			name := fmt.Sprintf("%s-%d.png", strings.NewReplacer("/", "_", "?", "_").Replace(path), width)
+			b.picture(filepath.Join(*look, name))
 		}
 	}
+}
+
+// picture writes what the window shows, and more of the page where it is not too long.
+func (b *tab) picture(path string) {
+	b.Helper()
+	take := chromedp.FullScreenshot(100)
+	if eval[int](b, "document.body.scrollHeight") > 3000 {
+		take = chromedp.CaptureScreenshot()
+	}
+	png, err := chromedp.Run(b.ctx, take)
+	noError(b.T, err)
+	noError(b.T, os.WriteFile(path, png, 0o644))
 }
 
 // leased waits until the page says how many guests are.
@@ -159,7 +178,7 @@ func TestEverythingIsDoneByTheKeyboard(t *testing.T) {
 	b.press(kb.Tab, "s", "m", "e", "l", "l", "s")
 	b.press(kb.Tab, kb.Enter)
 	b.shows("It is ordered to be replaced now.")
-	b.shows(guest + ".2 the machine there is") // by itself
+	b.shows(guest + ".2 the current machine") // by itself
 	b.shows("It is shelved.")
 	b.shows("gone: manual")
 	b.shows("smells, says admin")

@@ -3,6 +3,7 @@ package web
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"greenroom/lease"
@@ -110,7 +111,7 @@ func (f fleetPage) Says() string {
 	for _, c := range f.Caches {
 		queue += c.Queue
 	}
-	return fmt.Sprintf("%s, %d of them leased; %s.", plural(guests, "guest"), leased, waiting(queue))
+	return fmt.Sprintf("%s, %s leased; %s.", plural(guests, "guest"), map[bool]string{true: "none", false: strconv.Itoa(leased)}[leased == 0], waiting(queue))
 }
 
 func plural(n int, noun string) string {

@@ -163,9 +163,9 @@ func (p guestPage) Says() string {
 func (l life) Title() string {
 	switch {
 	case l.Now && l.Why == "":
-		return "the machine there is"
+		return "the current machine"
 	case l.Now:
-		return "the machine there is, on its way out: " + l.Why
+		return "the current machine, on its way out: " + l.Why
 	case l.Why != "":
 		return "gone: " + l.Why
 	}

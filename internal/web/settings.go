@@ -15,46 +15,49 @@ import (
 )
 
 // setting is one line of what a spec declares.
-type setting struct{ Name, Value string }
+type setting struct {
+	Name, Value string
+	Pools       []string // in place of a value: they have pages
+}
 
 // poolSettings are those of a pool. Values of variables and the user data may be secrets: only what they are called is told.
 func poolSettings(p *specs.Pool) []setting {
 	var variables map[string]json.RawMessage
 	_ = json.Unmarshal(p.Variables, &variables) // the specs have made it
 	all := []setting{
-		{"module", withoutPassword(p.Module)},
-		{"max", plural(p.Max, "guest")},
-		{"spare", plural(p.Spare, "guest")},
-		{"shard_size", plural(p.ShardSize, "guest")},
-		{"labels", pairs(p.Labels)},
-		{"capacity", pairs(p.Capacity)},
-		{"variables", told(slices.Sorted(maps.Keys(variables)))},
-		{"user_data", given(p.UserData != "")},
+		{Name: "module", Value: withoutPassword(p.Module)},
+		{Name: "max", Value: plural(p.Max, "guest")},
+		{Name: "spare", Value: plural(p.Spare, "guest")},
+		{Name: "shard_size", Value: plural(p.ShardSize, "guest")},
+		{Name: "labels", Value: pairs(p.Labels)},
+		{Name: "capacity", Value: pairs(p.Capacity)},
+		{Name: "variables", Value: told(slices.Sorted(maps.Keys(variables)))},
+		{Name: "user_data", Value: given(p.UserData != "")},
 	}
 	for _, probe := range p.Probes {
-		all = append(all, setting{"probe " + probe.Kind, probeText(probe)})
+		all = append(all, setting{Name: "probe " + probe.Kind, Value: probeText(probe)})
 	}
 	all = append(all,
-		setting{"brake", "taints nothing while more than " + percent(p.Brake.MaxUnhealthy) + " look unhealthy"},
-		setting{"rollout", plural(p.Rollout.MaxUnavailable, "guest") + " at most unavailable"},
-		setting{"guard", guardText(p.Guard)})
+		setting{Name: "brake", Value: "taints nothing while more than " + percent(p.Brake.MaxUnhealthy) + " look unhealthy"},
+		setting{Name: "rollout", Value: plural(p.Rollout.MaxUnavailable, "guest") + " at most unavailable"},
+		setting{Name: "guard", Value: guardText(p.Guard)})
 	return all
 }
 
 // cacheSettings are those of a cache.
 func cacheSettings(c *specs.Cache) []setting {
 	return []setting{
-		{"owner", cmp.Or(c.Owner, "anybody")},
-		{"pools", strings.Join(c.Pools, ", ")},
-		{"warm", plural(c.Warm, "guest")},
-		{"size", plural(c.Size, "guest")},
-		{"max", plural(c.Max, "guest")},
-		{"enabled", map[bool]string{true: "yes", false: "no"}[c.Enabled]},
-		{"lease", "for " + brief(c.Lease.TTL) + " from each heartbeat, " + brief(c.Lease.Max) + " at most"},
-		{"reuse", reuseText(c.Reuse)},
-		{"prepare", cmp.Or(c.Prepare.Path, "none")},
-		{"reset", cmp.Or(c.Reset.Path, "none")},
-		{"hold", plural(c.Hold.Max, "guest") + " for " + brief(c.Hold.For) + " at most"},
+		{Name: "owner", Value: cmp.Or(c.Owner, "anybody")},
+		{Name: "pools", Pools: c.Pools},
+		{Name: "warm", Value: plural(c.Warm, "guest")},
+		{Name: "size", Value: plural(c.Size, "guest")},
+		{Name: "max", Value: plural(c.Max, "guest")},
+		{Name: "enabled", Value: map[bool]string{true: "yes", false: "no"}[c.Enabled]},
+		{Name: "lease", Value: "for " + brief(c.Lease.TTL) + " from each heartbeat, " + brief(c.Lease.Max) + " at most"},
+		{Name: "reuse", Value: reuseText(c.Reuse)},
+		{Name: "prepare", Value: cmp.Or(c.Prepare.Path, "none")},
+		{Name: "reset", Value: cmp.Or(c.Reset.Path, "none")},
+		{Name: "hold", Value: plural(c.Hold.Max, "guest") + " for " + brief(c.Hold.For) + " at most"},
 	}
 }
 

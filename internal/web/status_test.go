@@ -134,7 +134,7 @@ func TestThePoolTellsWhatItsLastRunsWereToDoAndDid(t *testing.T) {
 		},
 	}
 	_, page := h.as(h.user.Secret, "/pools/local")
-	page.says(t, "r9 apply shard local-1234-1, ended 13:03:00 (2 min ago) after 20 s to create local-4 local-5 to retire local-6 not done local-6 failed: local-5 no room it says <b>quota</b>",
+	page.says(t, "r9 failed: apply shard local-1234-1, ended 13:03:00 (2 min ago) after 20 s to create local-4 local-5 to retire local-6 not done local-6 failed: local-5 no room it says <b>quota</b>",
 		"r8 ok shard local-1234-1, ended 13:02:00 (3 min ago) after 10 s to replace local-2 Settings")
 	page.lacks(t, "<b>quota")
 }
@@ -213,7 +213,7 @@ func TestAGuestTellsItsHistory(t *testing.T) {
 		{h.stranger.Secret, []string{"It is shelved."}, []string{"192.0.2", "address", "connection refused", "released: fail", "Actions"}},
 	} {
 		_, page := h.as(c.token, "/guests/local-2")
-		page.says(t, append(c.says, "local-2.2 the machine there is", "local-2.1 gone: dead", "tainted: dead for", "by alice", "cache ci", "pool local, shard local-1234-1", "Lease of From To")...)
+		page.says(t, append(c.says, "local-2.2 the current machine", "local-2.1 gone: dead", "tainted: dead for", "by alice", "cache ci", "pool local, shard local-1234-1", "Lease of From To")...)
 		page.lacks(t, c.lacks...)
 	}
 }
