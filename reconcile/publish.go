@@ -14,15 +14,12 @@ import (
 // publish takes the outcome of a run into the inventory: what exists is booting, what does not is tried again or gone. Doing
 // it twice is doing it once, because every step needs the run's own claim.
 func (l *Loop) publish(ctx context.Context, r *terraform.Running, out terraform.Outcome) error {
-	all, err := l.o.Store.Guests(ctx, r.Pool)
+	guests, err := l.o.Store.GuestsOf(ctx, r.Pool, r.Shard)
 	if err != nil {
 		return err
 	}
 	known := map[string]lease.Guest{}
-	for _, g := range all {
-		if g.Shard != r.Shard {
-			continue
-		}
+	for _, g := range guests {
 		known[g.Name] = g
 		if g.Run != r.Run {
 			continue

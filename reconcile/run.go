@@ -172,11 +172,11 @@ var errNothingToDo = errors.New("no guest of the shard waits for a run")
 
 // job claims the shard's guests for a run and says what it shall do.
 func (l *Loop) job(ctx context.Context, shard, pool, run string, fence int64, drift bool) (terraform.Job, error) {
-	all, err := l.o.Store.Guests(ctx, pool)
+	guests, err := l.o.Store.GuestsOf(ctx, pool, shard)
 	if err != nil {
 		return terraform.Job{}, err
 	}
-	if !drift && !slices.ContainsFunc(all, func(g lease.Guest) bool { return g.Shard == shard }) {
+	if !drift && len(guests) == 0 {
 		return terraform.Job{}, errNothingToDo
 	}
 	meta := l.metaOf(shard)
@@ -191,10 +191,7 @@ func (l *Loop) job(ctx context.Context, shard, pool, run string, fence int64, dr
 		job.Module = r.job
 	}
 	meta.Caches = map[string]string{}
-	for _, g := range all {
-		if g.Shard != shard {
-			continue
-		}
+	for _, g := range guests {
 		meta.Caches[g.Name] = g.Cache
 		if !drift {
 			if g, err = l.claim(ctx, g, run, fence); err != nil {
