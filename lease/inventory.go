@@ -341,7 +341,8 @@ func (s *Store) SetHealth(ctx context.Context, g Guest, health string) error {
 func (s *Store) Draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, error) {
 	to := cache.Name
 	st := Step{Guest: g, From: []State{Shelved}, To: Preparing, Reason: "drawn", Detail: "into cache " + to, claim: &to}
-	if _, err := s.Move(ctx, system, st); err != nil {
+	g, err := s.Move(ctx, system, st)
+	if err != nil {
 		return Guest{}, err
 	}
 	return s.draw(ctx, g, cache)

@@ -122,7 +122,8 @@ func (sd side) because(g lease.Guest, reason string) string {
 	if reason != "excess" {
 		return reason
 	}
-	return cmp.Or((&decision{Snapshot: sd.forecast.s}).stale(g), reason)
+	s := sd.forecast.s
+	return cmp.Or(s.stale(&g, s.Fleet.Pool(g.Pool), s.Fleet.Cache(g.Cache)), reason)
 }
 
 // How a guest that becomes excess in the second act counts: more of them than under base are the revision's doing, and

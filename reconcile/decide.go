@@ -104,8 +104,8 @@ type cacheView struct {
 	spec     *specs.Cache   // nil: the spec has it no more
 	taken    int            // guests on record and decided
 	coming   map[string]int // pool -> guests on their way to the shelf that no request has been promised
-	shelf    []lease.Guest  // shelved and promised to nobody, the worthiest first
-	broken   []lease.Guest  // tainted or failed
+	shelf    []onShelf      // shelved and promised to nobody, the worthiest first
+	broken   []*lease.Guest // tainted or failed
 	retiring int
 	leaving  int // of them, those whose place is promised to no request
 	making   int // of the current digest, on their way or decided
@@ -146,13 +146,13 @@ func newDecision(s Snapshot) *decision {
 	for _, c := range s.Fleet.AllCaches() {
 		d.cache(c.Name)
 	}
-	for _, g := range s.Guests {
-		d.count(g)
+	for i := range s.Guests {
+		d.count(&s.Guests[i])
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.caches)) {
 		c := d.caches[name]
-		slices.SortFunc(c.shelf, d.byWorth)
-		slices.SortFunc(c.broken, func(a, b lease.Guest) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(c.shelf, byWorth)
+		slices.SortFunc(c.broken, func(a, b *lease.Guest) int { return cmp.Compare(a.Name, b.Name) })
 		d.order = append(d.order, c)
 	}
 	return d
@@ -173,14 +173,14 @@ func (d *decision) cache(name string) *cacheView {
 }
 
 // count books one guest. Held, quarantined and leased guests count as capacity and as nothing else.
-func (d *decision) count(g lease.Guest) {
+func (d *decision) count(g *lease.Guest) {
 	p, c := d.pool(g.Pool), d.cache(g.Cache)
 	p.taken++
 	c.taken++
 	d.shards[g.Shard]++
 	switch g.State {
 	case lease.Shelved:
-		c.shelf = append(c.shelf, g)
+		c.shelf = append(c.shelf, onShelf{g, d.stale(g)})
 	case lease.Planned, lease.Provisioning, lease.Replacing:
 		if d.Stalled[g.Shard] {
 			return // nobody knows when it will come
@@ -188,8 +188,9 @@ func (d *decision) count(g lease.Guest) {
 		c.come(g, d.stale(g) == "")
 	case lease.Booting, lease.Preparing:
 		if stale := d.stale(g); g.State == lease.Booting && stale == "removed" { // it may never answer, and nobody wants it
-			g.Reason = stale
-			c.broken = append(c.broken, g)
+			unwanted := *g
+			unwanted.Reason = stale
+			c.broken = append(c.broken, &unwanted)
 		} else {
 			c.come(g, stale == "")
 		}
@@ -205,7 +206,7 @@ func (d *decision) count(g lease.Guest) {
 }
 
 // come books a guest on its way to the shelf.
-func (c *cacheView) come(g lease.Guest, fresh bool) {
+func (c *cacheView) come(g *lease.Guest, fresh bool) {
 	c.coming[g.Pool]++
 	if fresh {
 		c.making++
@@ -213,22 +214,32 @@ func (c *cacheView) come(g lease.Guest, fresh bool) {
 }
 
 // stale says why a guest is to be replaced although it is well; empty: it is not.
-func (d *decision) stale(g lease.Guest) string {
-	c := d.Fleet.Cache(g.Cache)
-	switch digest := d.Digests[g.Pool]; {
-	case c == nil || d.Fleet.Pool(g.Pool) == nil || !slices.Contains(c.Pools, g.Pool):
+func (d *decision) stale(g *lease.Guest) string {
+	return d.Snapshot.stale(g, d.pool(g.Pool).spec, d.cache(g.Cache).spec)
+}
+
+// stale is decision's, for a guest whose pool and cache the fleet has; nil: it has not.
+func (s Snapshot) stale(g *lease.Guest, p *specs.Pool, c *specs.Cache) string {
+	switch digest := s.Digests[g.Pool]; {
+	case c == nil || p == nil || !slices.Contains(c.Pools, g.Pool):
 		return "removed"
 	case digest != "" && g.Digest != digest:
 		return "outdated"
-	case c.Reuse.Age > 0 && !g.Born.IsZero() && d.Now.Sub(g.Born) >= c.Reuse.Age:
+	case c.Reuse.Age > 0 && !g.Born.IsZero() && s.Now.Sub(g.Born) >= c.Reuse.Age:
 		return "age"
 	}
 	return ""
 }
 
+// onShelf is an idle guest, and why it is to be replaced although it is well; empty: it is not.
+type onShelf struct {
+	*lease.Guest
+	stale string
+}
+
 // byWorth orders a shelf: what is fresh before what is stale, and what was used last before what has lain long.
-func (d *decision) byWorth(a, b lease.Guest) int {
-	if fa, fb := d.stale(a) == "", d.stale(b) == ""; fa != fb {
+func byWorth(a, b onShelf) int {
+	if fa, fb := a.stale == "", b.stale == ""; fa != fb {
 		if fa {
 			return -1
 		}
@@ -251,7 +262,7 @@ func (d *decision) serve(w Want) {
 		return
 	}
 	for _, pool := range w.Pools {
-		if i := slices.IndexFunc(c.shelf, func(g lease.Guest) bool { return g.Pool == pool }); i >= 0 {
+		if i := slices.IndexFunc(c.shelf, func(g onShelf) bool { return g.Pool == pool }); i >= 0 {
 			c.shelf = slices.Delete(c.shelf, i, i+1)
 			return
 		}
@@ -277,7 +288,7 @@ func (d *decision) replaceBroken(c *cacheView, pools []string, demand bool) bool
 		if slices.Contains(pools, g.Pool) && d.makes(g.Pool) && d.Digests[g.Pool] == g.Digest && !d.Busy[g.Shard] && d.due(g) {
 			c.broken = slices.Delete(c.broken, i, i+1)
 			c.making++
-			d.do(Action{Verb: Replace, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: g, Demand: demand, Reason: g.Reason})
+			d.do(Action{Verb: Replace, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: *g, Demand: demand, Reason: g.Reason})
 			return true
 		}
 	}
@@ -285,7 +296,7 @@ func (d *decision) replaceBroken(c *cacheView, pools []string, demand bool) bool
 }
 
 // due tells that a failed guest may be tried again: the pause doubles with each failure.
-func (d *decision) due(g lease.Guest) bool {
+func (d *decision) due(g *lease.Guest) bool {
 	return g.State != lease.Failed || d.Now.Sub(g.Since) >= backoff(g.Failures)
 }
 
@@ -303,7 +314,7 @@ func (d *decision) drawSpare(c *cacheView, pools []string, demand bool) bool {
 	}
 	for _, pool := range pools {
 		from := d.caches[pool]
-		if from == nil || d.Paused[pool] || len(from.shelf) == 0 || d.stale(from.shelf[0]) != "" || d.Busy[from.shelf[0].Shard] {
+		if from == nil || d.Paused[pool] || len(from.shelf) == 0 || from.shelf[0].stale != "" || d.Busy[from.shelf[0].Shard] {
 			continue // a run must not find a guest gone that it has just read
 		}
 		g := from.shelf[0]
@@ -311,7 +322,7 @@ func (d *decision) drawSpare(c *cacheView, pools []string, demand bool) bool {
 		from.taken--
 		c.taken++
 		c.making++
-		d.do(Action{Verb: Draw, Pool: pool, Cache: c.name, Shard: g.Shard, Guest: g, Demand: demand, Reason: purpose(c.spec, demand)})
+		d.do(Action{Verb: Draw, Pool: pool, Cache: c.name, Shard: g.Shard, Guest: *g.Guest, Demand: demand, Reason: purpose(c.spec, demand)})
 		return true
 	}
 	return false
@@ -393,7 +404,7 @@ func (d *decision) makeRoom(c *cacheView, pools []string) {
 			return
 		}
 		for _, other := range d.order {
-			i := lastIndex(other.shelf, func(g lease.Guest) bool { return g.Pool == name })
+			i := lastIndex(other.shelf, func(g onShelf) bool { return g.Pool == name })
 			if other != c && i >= 0 && (other.spec == nil || other.supply() > other.spec.Warm) {
 				d.retire(other, i, "excess")
 				p.retiring--
@@ -412,14 +423,14 @@ func (d *decision) makePlace(c *cacheView, pools []string) {
 		c.leaving--
 		return
 	}
-	i := lastIndex(c.shelf, func(g lease.Guest) bool { return !slices.Contains(pools, g.Pool) && !d.Paused[g.Pool] })
+	i := lastIndex(c.shelf, func(g onShelf) bool { return !slices.Contains(pools, g.Pool) && !d.Paused[g.Pool] })
 	if i >= 0 {
 		d.retire(c, i, "excess")
 		c.leaving--
 	}
 }
 
-func lastIndex(guests []lease.Guest, match func(lease.Guest) bool) int {
+func lastIndex(guests []onShelf, match func(onShelf) bool) int {
 	for i, guest := range slices.Backward(guests) {
 		if match(guest) {
 			return i
@@ -435,7 +446,7 @@ func (d *decision) retire(c *cacheView, i int, reason string) {
 	c.retiring++
 	c.leaving++
 	d.pool(g.Pool).retiring++
-	d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: g, Reason: reason})
+	d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: *g.Guest, Reason: reason})
 }
 
 // warmUp keeps warm guests shelved ahead of demand.
@@ -463,7 +474,7 @@ func (d *decision) retireBroken(c *cacheView) {
 			wanted-- // it waits for its shard, its next try or its pool
 		default:
 			d.pool(g.Pool).retiring++
-			d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: g, Reason: g.Reason})
+			d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: *g, Reason: g.Reason})
 		}
 	}
 }
@@ -471,7 +482,7 @@ func (d *decision) retireBroken(c *cacheView) {
 // rollOut replaces stale idle guests at the pool's pace: the new before the old while max allows, else the old first, but
 // never the last one of a cache that keeps more than one warm.
 func (d *decision) rollOut(c *cacheView) {
-	fresh := slices.IndexFunc(c.shelf, func(g lease.Guest) bool { return d.stale(g) != "" })
+	fresh := slices.IndexFunc(c.shelf, func(g onShelf) bool { return g.stale != "" })
 	if fresh < 0 {
 		return
 	}
@@ -483,11 +494,11 @@ func (d *decision) rollOut(c *cacheView) {
 		floor = d.surge(c, fresh, pace)
 	}
 	for n := min(pace-c.retiring, len(c.shelf)-fresh, len(c.shelf)-floor); n > 0; n-- {
-		i := lastIndex(c.shelf, func(g lease.Guest) bool { return !d.Paused[g.Pool] && d.stale(g) != "" })
+		i := lastIndex(c.shelf, func(g onShelf) bool { return !d.Paused[g.Pool] && g.stale != "" })
 		if i < 0 {
 			return
 		}
-		d.retire(c, i, d.stale(c.shelf[i]))
+		d.retire(c, i, c.shelf[i].stale)
 	}
 }
 
@@ -512,7 +523,7 @@ func (d *decision) retireExcess(c *cacheView) {
 		return
 	}
 	for len(c.shelf) > c.spec.Size {
-		i := lastIndex(c.shelf, func(g lease.Guest) bool { return !d.Paused[g.Pool] })
+		i := lastIndex(c.shelf, func(g onShelf) bool { return !d.Paused[g.Pool] })
 		if i < 0 {
 			return
 		}
@@ -538,7 +549,7 @@ func (d *decision) shrink(p *poolView) {
 func (d *decision) leastWanted(pool string) (best *cacheView, at int) {
 	most := 0
 	for _, c := range d.order {
-		i := lastIndex(c.shelf, func(g lease.Guest) bool { return g.Pool == pool })
+		i := lastIndex(c.shelf, func(g onShelf) bool { return g.Pool == pool })
 		surplus := c.supply()
 		if c.spec != nil {
 			surplus -= c.spec.Warm

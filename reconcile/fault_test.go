@@ -185,6 +185,7 @@ func (h *house) endQuarantine() {
 	if err := h.store.Sweep(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
+	h.loop.Wake() // it knows the ends that it has read
 }
 
 func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {

@@ -61,9 +61,10 @@ type Options struct {
 type Loop struct {
 	o       Options
 	metrics *metrics
-	wake    chan struct{}
-	view    *view     // of the store; only the loop reads it
-	next    time.Time // when something in the view turns out otherwise by time
+	wake    chan struct{} // something needs a pass
+	lull    chan struct{} // something wants a pass, and nobody waits for it
+	view    *view         // of the store; only the loop reads it
+	next    time.Time     // when something in the view turns out otherwise by time
 	runs    sync.WaitGroup
 
 	mu         sync.Mutex
@@ -129,7 +130,7 @@ func New(o Options) *Loop {
 		o.Brakes = func() map[string]string { return nil }
 	}
 	l := &Loop{
-		o: o, wake: make(chan struct{}, 1), fleet: &specs.Fleet{}, view: newView(),
+		o: o, wake: make(chan struct{}, 1), lull: make(chan struct{}, 1), fleet: &specs.Fleet{}, view: newView(),
 		driverErr: errLooking,
 		recipes:   map[string]recipe{}, faults: map[string]error{}, pools: map[string]*poolState{},
 		shards: map[string]*shardState{}, breakers: map[string]*pause{},
@@ -152,20 +153,25 @@ func (l *Loop) Wake(pools ...string) {
 	l.nudge()
 }
 
-func (l *Loop) nudge() {
+// nudge has the loop make a pass soon.
+func (l *Loop) nudge() { l.stir(l.wake) }
+
+func (l *Loop) stir(bell chan struct{}) {
 	l.mu.Lock()
 	l.stirred = true
 	l.mu.Unlock()
 	select {
-	case l.wake <- struct{}{}:
+	case bell <- struct{}{}:
 	default:
 	}
 }
 
 // Notify takes a change in the store; those that may need work wake the loop.
 func (l *Loop) Notify(c lease.Change) {
-	l.view.notice(c)
+	calm := l.view.notice(c)
 	switch {
+	case calm:
+		l.stir(l.lull)
 	case c.Kind == lease.Missed, c.Kind == lease.LeaseEnded, c.Kind == lease.CacheToggle, c.Kind == lease.Granted:
 		l.nudge()
 	case c.Kind == lease.GuestMoved:
@@ -187,35 +193,47 @@ func (l *Loop) Run(ctx context.Context) error {
 		} else if next := l.nextTry(); !next.IsZero() {
 			wait = min(wait, max(next.Sub(l.o.Now()), l.o.Debounce))
 		}
-		// Passes take at most half of the time, however many events there are.
-		if !l.pauseFor(ctx, wait, max(l.o.Debounce, min(time.Since(began), time.Second))) {
+		took := min(time.Since(began), time.Second)
+		if !l.pauseFor(ctx, wait, max(l.o.Debounce, took), max(l.o.Debounce, unhurried*took)) {
 			return nil
 		}
 	}
 }
 
-// pauseFor waits for an event, and a moment longer for those that come with it, or for d. False: ctx has ended.
-func (l *Loop) pauseFor(ctx context.Context, d, moment time.Duration) bool {
+// Passes take at most half of the time, however many events there are; those that nobody waits for, a small part of it.
+const unhurried = 20
+
+// pauseFor waits for an event, and a moment longer for those that come with it, or for d; for a while where there is no
+// hurry. False: ctx has ended.
+func (l *Loop) pauseFor(ctx context.Context, d, moment, while time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	case <-l.wake:
+	wake, lull := l.wake, l.lull
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			l.hush()
+			return true
+		case <-wake:
+			timer.Reset(moment)
+			wake, lull = nil, nil
+		case <-lull:
+			timer.Reset(min(d, while))
+			lull = nil
+		}
 	}
-	timer.Reset(moment)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
+}
+
+// hush takes back the calls for the pass that comes.
+func (l *Loop) hush() {
+	for _, bell := range []chan struct{}{l.wake, l.lull} {
+		select {
+		case <-bell:
+		default:
+		}
 	}
-	select {
-	case <-l.wake:
-	default:
-	}
-	return true
 }
 
 func (l *Loop) detach() {

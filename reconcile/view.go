@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -10,27 +11,38 @@ import (
 	"greenroom/lease"
 )
 
-// view is what the loop has read of the store. A change tells which pool or cache must be read again; so the cost of a pass
-// follows what has happened, and a tick after which nothing has happened reads nothing. All of it is read again now and then,
-// for changes that no notice came of, such as those of another server. What is out of date does no harm: every move of a
-// guest compares before it sets.
+// view is what the loop has read of the store. A change tells which guest or cache must be read again, or all that there is to
+// know; so the cost of a pass follows what has happened, and a tick after which nothing has happened reads nothing. All of
+// it is read again now and then, for changes that no notice came of, such as those of another server. What is out of date
+// does no harm: every move of a guest compares before it sets.
 type view struct {
-	guests    map[string][]lease.Guest // by pool
+	guests    map[string][]lease.Guest // by pool and slot, without what only their users need to know
 	waiting   map[string][]lease.Lease // by cache
 	overrides map[string]*lease.Override
 	pauses    map[string]*lease.Pause // by pool
 	whole     time.Time               // when all of it was read last; zero: it must be
 
-	mu     sync.Mutex // of what follows, which notices write
-	pools  map[string]bool
-	caches map[string]bool
+	mu   sync.Mutex // of what follows, which notices write
+	news news
+}
+
+// news is what has to be read again, and what is known to have come about.
+type news struct {
 	all    bool
+	pools  map[string]bool         // to be read whole
+	slots  map[string]map[int]bool // to be read, by pool
+	turns  lease.Turns             // of guests that need not be read
+	caches map[string]bool
+}
+
+func noNews() news {
+	return news{pools: map[string]bool{}, slots: map[string]map[int]bool{}, turns: lease.Turns{}, caches: map[string]bool{}}
 }
 
 func newView() *view {
 	return &view{
 		guests: map[string][]lease.Guest{}, waiting: map[string][]lease.Lease{}, overrides: map[string]*lease.Override{},
-		pauses: map[string]*lease.Pause{}, pools: map[string]bool{}, caches: map[string]bool{}, all: true,
+		pauses: map[string]*lease.Pause{}, news: func() news { n := noNews(); n.all = true; return n }(),
 	}
 }
 
@@ -38,44 +50,70 @@ func newView() *view {
 func (v *view) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.all = true
+	v.news.all = true
 }
 
-// stir has one guest's pool and one cache read again; either may be empty.
+// stir has one pool and one cache read again; either may be empty.
 func (v *view) stir(pool, cache string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.news.stir(pool, cache)
+}
+
+func (n *news) stir(pool, cache string) {
 	if pool != "" {
-		v.pools[pool] = true
+		n.pools[pool] = true
 	}
 	if cache != "" {
-		v.caches[cache] = true
+		n.caches[cache] = true
 	}
 }
 
-// take returns what has to be read again, and begins anew.
-func (v *view) take() (pools, caches map[string]bool, all bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	pools, caches, all = v.pools, v.caches, v.all
-	v.pools, v.caches, v.all = map[string]bool{}, map[string]bool{}, false
-	return pools, caches, all
+// read has one guest read again.
+func (n *news) read(name string) {
+	pool, slot, err := lease.ParseGuestName(name)
+	if err != nil {
+		return
+	}
+	if n.slots[pool] == nil {
+		n.slots[pool] = map[int]bool{}
+	}
+	n.slots[pool][slot] = true
 }
 
-// idle tells that nothing has to be read again.
+// take returns the news and begins anew.
+func (v *view) take() news {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := v.news
+	v.news = noNews()
+	return n
+}
+
+// idle tells that there is no news.
 func (v *view) idle() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return !v.all && len(v.pools)+len(v.caches) == 0
+	n := v.news
+	return !n.all && len(n.pools)+len(n.slots)+len(n.turns)+len(n.caches) == 0
 }
 
-// notice takes a change in.
-func (v *view) notice(c lease.Change) {
-	pool := ""
-	if c.Guest != "" {
-		pool, _, _ = lease.ParseGuestName(c.Guest)
+// notice takes a change in. It tells whether all is known of it, and nobody waits for what comes of it: a guest went from
+// the shelf to a holder, or came back.
+func (v *view) notice(c lease.Change) (calm bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if t, ok := c.Turn(); ok {
+		if !v.news.turns.Note(t) {
+			v.news.read(t.Guest)
+		}
+		return true
 	}
-	v.stir(pool, c.Cache)
+	if c.Guest != "" {
+		v.news.read(c.Guest)
+	}
+	v.news.stir("", c.Cache)
+	return false
 }
 
 // look brings the view up to date. After an error all of it is read again.
@@ -84,27 +122,90 @@ func (l *Loop) look(ctx context.Context) error {
 	if l.o.Now().Sub(v.whole) >= l.o.Reread {
 		v.forget()
 	}
-	pools, caches, all := v.take()
-	err := func() error {
-		if all {
-			return l.lookAll(ctx)
-		}
-		for _, name := range slices.Sorted(maps.Keys(pools)) {
-			if err := l.lookAtPool(ctx, name); err != nil {
-				return err
-			}
-		}
-		for _, name := range slices.Sorted(maps.Keys(caches)) {
-			if err := l.lookAtCache(ctx, name); err != nil {
-				return err
-			}
-		}
-		return nil
-	}()
+	news := v.take()
+	err := l.readNews(ctx, news)
 	if err != nil {
 		v.forget()
 	}
 	return err
+}
+
+func (l *Loop) readNews(ctx context.Context, n news) error {
+	if n.all {
+		return l.lookAll(ctx)
+	}
+	l.view.apply(n)
+	for name, slots := range n.slots {
+		if len(slots) > max(fewSlots, len(l.view.guests[name])/8) {
+			n.pools[name] = true
+		} else if err := l.lookAtGuests(ctx, name, slices.Sorted(maps.Keys(slots))); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.pools)) {
+		if err := l.lookAtPool(ctx, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.caches)) {
+		if err := l.lookAtCache(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fewSlots are read one by one, however small their pool is.
+const fewSlots = 50
+
+// apply brings the turns in; guests that they do not fit are to be read.
+func (v *view) apply(n news) {
+	for name, t := range n.turns {
+		pool, slot, err := lease.ParseGuestName(name)
+		if err != nil {
+			continue
+		}
+		guests := v.guests[pool]
+		i, known := slices.BinarySearchFunc(guests, slot, bySlot)
+		if !known || !t.Apply(&guests[i]) {
+			n.read(name)
+		}
+	}
+}
+
+func bySlot(g lease.Guest, slot int) int { return cmp.Compare(g.Slot, slot) }
+
+// lookAtGuests reads some guests of a pool.
+func (l *Loop) lookAtGuests(ctx context.Context, pool string, slots []int) error {
+	v := l.view
+	read, err := l.o.Store.GuestsIn(ctx, pool, slots)
+	if err != nil {
+		return err
+	}
+	guests := v.guests[pool]
+	for _, slot := range slots {
+		i, known := slices.BinarySearchFunc(guests, slot, bySlot)
+		j, there := slices.BinarySearchFunc(read, slot, bySlot)
+		switch {
+		case known && there:
+			guests[i] = outline(read[j])
+		case known:
+			guests = slices.Delete(guests, i, i+1)
+		case there:
+			guests = slices.Insert(guests, i, outline(read[j]))
+		}
+	}
+	v.guests[pool] = guests
+	if len(guests) == 0 {
+		return l.lookAtPool(ctx, pool)
+	}
+	return nil
+}
+
+// outline leaves out what only the users of a guest need to know: there may be 100 000.
+func outline(g lease.Guest) lease.Guest {
+	g.ID, g.Host, g.Port, g.User, g.HostKey, g.Attributes, g.Evidence = "", "", 0, "", "", nil, ""
+	return g
 }
 
 func (l *Loop) lookAll(ctx context.Context) error {
@@ -129,11 +230,16 @@ func (l *Loop) lookAll(ctx context.Context) error {
 	return nil
 }
 
-func (l *Loop) lookAtPool(ctx context.Context, name string) (err error) {
+func (l *Loop) lookAtPool(ctx context.Context, name string) error {
 	v := l.view
-	if v.guests[name], err = l.o.Store.Guests(ctx, name); err != nil {
+	guests, err := l.o.Store.Guests(ctx, name)
+	if err != nil {
 		return err
 	}
+	for i, g := range guests {
+		guests[i] = outline(g)
+	}
+	v.guests[name] = guests
 	if v.pauses[name], err = l.o.Store.Paused(ctx, name); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ const (
 	soon    = 10 * time.Millisecond // from a guest's move to reading it again: somebody may wait for it to be alive
 	lazily  = time.Second           // the same where a lease began or ended
 	retry   = time.Second           // from an outage of the store to asking it again
-	fewRead = 8                     // so many guests are read one by one rather than with their pool
+	fewRead = 8                     // so many guests are read by themselves rather than with their pool
 )
 
 // job is work for a worker. What it returns is run by the loop, which alone touches the pools.
@@ -39,6 +39,7 @@ type patrol struct {
 	readAll   time.Time    // when to read every guest
 	readOnce  bool         // every guest has been read
 	readMoved time.Time    // when to read those that moved; zero: none did
+	began     time.Time    // when the reading of every guest began; zero: it is not under way
 	reading   int          // reads of the store under way
 	broken    bool         // a read of the present round has failed
 	down      bool         // the store could not be reached
@@ -133,7 +134,7 @@ func (p *patrol) next() (chan<- job, job, func()) {
 }
 
 func (p *patrol) ask(c *check) job {
-	g, s := c.guest.Guest, c.spec
+	g, s := c.guest.Guest, *c.spec
 	return func(ctx context.Context) func() {
 		r := p.count(g.Pool, p.probe(ctx, g, s))
 		return func() {

@@ -14,7 +14,7 @@ import (
 // check is one probe of one guest: what was seen, and when to look again.
 type check struct {
 	guest   *guest
-	spec    specs.Probe
+	spec    *specs.Probe
 	history History
 	verdict Verdict
 	last    Result
@@ -124,6 +124,7 @@ func sameProbe(a, b specs.Probe) bool {
 
 // update takes in what the store says of a guest. scripted tells that its cache runs a script between leases.
 func (p *pool) update(now time.Time, next lease.Guest, scripted bool) {
+	next.ID, next.Attributes, next.Evidence = "", nil, "" // nobody asks for them here, and there may be 100 000 guests
 	g := p.guests[next.Name]
 	if g != nil && (!watched(next) || !sameMachine(g.Guest, next)) {
 		p.drop(g)
@@ -150,8 +151,8 @@ func sameMachine(a, b lease.Guest) bool {
 
 func (p *pool) add(next lease.Guest, now time.Time) {
 	g := &guest{Guest: next, pool: p, since: now}
-	for _, s := range p.probes {
-		g.checks = append(g.checks, &check{guest: g, spec: s})
+	for i := range p.probes {
+		g.checks = append(g.checks, &check{guest: g, spec: &p.probes[i]})
 	}
 	p.guests[g.Name] = g
 	p.arrange(g, now)
@@ -279,7 +280,7 @@ func (p *pool) answer(c *check, r Result, now time.Time) []order {
 	if g.gone || !probed(g.State) {
 		return nil
 	}
-	c.history, c.verdict = Judge(c.history, r, c.spec)
+	c.history, c.verdict = Judge(c.history, r, *c.spec)
 	c.last = r
 	c.ok = r.Outcome == OK
 	if now.Sub(g.tried) >= c.spec.Every/2 {

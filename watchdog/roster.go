@@ -11,6 +11,7 @@ import (
 
 // openMail takes in what others told the watchdog.
 func (p *patrol) openMail(now time.Time) {
+	p.takeTurns(now)
 	p.mu.Lock()
 	if len(p.moved) > 0 {
 		at := now.Add(lazily)
@@ -29,6 +30,34 @@ func (p *patrol) openMail(now time.Time) {
 	touched := map[*pool]struct{}{}
 	for _, v := range told {
 		touched[p.lost(v, now)] = struct{}{}
+	}
+	for pl := range touched {
+		p.settle(pl, now)
+	}
+}
+
+// takeTurns brings in what is known of guests without reading them; not during a reading, which may be older.
+func (p *patrol) takeTurns(now time.Time) {
+	if p.reading > 0 || !p.readOnce {
+		return
+	}
+	p.mu.Lock()
+	turns := p.turns
+	p.turns = lease.Turns{}
+	p.mu.Unlock()
+	touched := map[*pool]struct{}{}
+	for name, t := range turns {
+		pool, _, _ := lease.ParseGuestName(name)
+		if pl := p.pools[pool]; pl != nil && pl.guests[name] != nil {
+			if g := pl.guests[name].Guest; t.Apply(&g) {
+				pl.update(now, g, p.scripted(g))
+				touched[pl] = struct{}{}
+				continue
+			}
+		}
+		p.mu.Lock()
+		p.moved[name] = struct{}{}
+		p.mu.Unlock()
 	}
 	for pl := range touched {
 		p.settle(pl, now)
@@ -79,7 +108,7 @@ func (p *patrol) read(now time.Time) {
 	case fleet.Revision == "" && len(fleet.Pools) == 0:
 		p.readAll, p.readMoved = now.Add(10*soon), time.Time{}
 	case !now.Before(p.readAll):
-		p.readAll = now.Add(p.o.Refresh)
+		p.readAll, p.began = now.Add(p.o.Refresh), now
 		p.broken = false
 		p.takeMoved()
 		p.chore(p.listPools)
@@ -119,6 +148,10 @@ func (p *patrol) haveRead(use func(), err error) {
 	p.reading--
 	if p.reading > 0 || p.broken {
 		return
+	}
+	if now := time.Now(); !p.began.IsZero() { // reading all of a large fleet takes a small part of the time
+		p.readAll = later(p.readAll, now.Add(20*now.Sub(p.began)))
+		p.began = time.Time{}
 	}
 	p.readOnce = true
 	if p.down {
@@ -193,7 +226,7 @@ func (p *patrol) forget(name string) {
 	p.metrics.forget(name)
 }
 
-// readChanged reads the guests that moved: one by one where they are few in their pool, else the whole pool.
+// readChanged reads the guests that moved, or their whole pool where they are many in it.
 func (p *patrol) readChanged() {
 	byPool := map[string][]string{}
 	for name := range p.takeMoved() {
@@ -206,23 +239,40 @@ func (p *patrol) readChanged() {
 			p.readPool(pool)
 			continue
 		}
-		for _, name := range names {
-			p.readGuest(pool, name)
-		}
+		p.readGuests(pool, names)
 	}
 }
 
-func (p *patrol) readGuest(pool, name string) {
+// readGuests reads some guests of a pool. What is not there any more is gone.
+func (p *patrol) readGuests(pool string, names []string) {
+	slots := make([]int, len(names))
+	for i, name := range names {
+		_, slots[i], _ = lease.ParseGuestName(name)
+	}
 	p.chore(func(ctx context.Context) (func(), error) {
-		g, err := p.o.Store.Guest(ctx, name)
-		if errors.Is(err, lease.ErrUnknownGuest) {
-			g, err = lease.Guest{Name: name, Pool: pool, State: lease.Gone}, nil
-		}
+		guests, err := p.o.Store.GuestsIn(ctx, pool, slots)
 		return func() {
 			now := time.Now()
 			pl := p.pool(pool, now)
-			pl.update(now, g, p.scripted(g))
+			left := map[string]bool{}
+			for _, name := range names {
+				left[name] = true
+			}
+			for _, g := range guests {
+				delete(left, g.Name)
+				pl.update(now, g, p.scripted(g))
+			}
+			for name := range left {
+				pl.update(now, lease.Guest{Name: name, Pool: pool, State: lease.Gone}, false)
+			}
 			p.settle(pl, now)
 		}, err
 	})
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

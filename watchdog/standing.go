@@ -33,7 +33,7 @@ func (p *patrol) standings(guest string) (out []Standing) {
 			continue
 		}
 		for _, c := range g.checks {
-			s := Standing{Probe: c.spec, Last: c.last, Failures: c.history.Failures}
+			s := Standing{Probe: *c.spec, Last: c.last, Failures: c.history.Failures}
 			if c.place > 0 {
 				s.Next = c.due
 			}

@@ -58,6 +58,7 @@ type Watchdog struct {
 	mu       sync.Mutex
 	wake     chan struct{}
 	moved    map[string]struct{} // guests to be read again
+	turns    lease.Turns         // of guests that need not be
 	hurry    bool                // and soon
 	vanished map[string]vanished
 	brakes   map[string]string // of every pool; "" when off
@@ -85,7 +86,7 @@ func New(o Options) (*Watchdog, error) {
 	}
 	w := &Watchdog{
 		o: o, probe: newProber(o.Signer).probe, wake: make(chan struct{}, 1), questions: make(chan func(*patrol)),
-		moved: map[string]struct{}{}, vanished: map[string]vanished{}, brakes: map[string]string{},
+		moved: map[string]struct{}{}, turns: lease.Turns{}, vanished: map[string]vanished{}, brakes: map[string]string{},
 	}
 	w.metrics = newMetrics(w)
 	if o.Registerer != nil {
@@ -107,8 +108,10 @@ func (w *Watchdog) Notify(c lease.Change) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.moved[name] = struct{}{}
-	w.hurry = w.hurry || c.Kind == lease.GuestMoved
+	if t, ok := c.Turn(); !ok || !w.turns.Note(t) {
+		w.moved[name] = struct{}{}
+		w.hurry = w.hurry || c.Kind == lease.GuestMoved
+	}
 	w.signal()
 }
 
