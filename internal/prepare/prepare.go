@@ -28,7 +28,7 @@ type Options struct {
 	Prepare time.Duration // deadline of a prepare script; default 10m
 	Reset   time.Duration // deadline of a reset script; default 2m
 	Reach   time.Duration // how long a guest may refuse to be connected to; default 1m
-	Look    time.Duration // how often the store is searched for guests that wait; default 15s
+	Look    time.Duration // how often the store is searched for guests that wait; default 1m
 	Log     *slog.Logger  // default slog.Default()
 }
 
@@ -47,7 +47,7 @@ func New(o Options) (*Preparer, error) {
 	o.Prepare = cmp.Or(o.Prepare, 10*time.Minute)
 	o.Reset = cmp.Or(o.Reset, 2*time.Minute)
 	o.Reach = cmp.Or(o.Reach, time.Minute)
-	o.Look = cmp.Or(o.Look, 15*time.Second)
+	o.Look = cmp.Or(o.Look, time.Minute)
 	o.Log = cmp.Or(o.Log, slog.Default())
 	return &Preparer{o: o, queue: newQueue()}, nil
 }
@@ -57,7 +57,7 @@ func (p *Preparer) Notify(c lease.Change) {
 	switch {
 	case c.Kind == lease.GuestMoved && waits(c.State):
 		p.queue.put(c.Guest)
-	case c.Kind == lease.LeaseEnded && c.Guest != "":
+	case c.Kind == lease.LeaseEnded && c.Guest != "" && (c.State == "" || waits(c.State)):
 		p.queue.put(c.Guest)
 	}
 }

@@ -192,6 +192,9 @@ func (f *Feed) leased(e *entry, l *lease.Lease) {
 		return
 	}
 	e.From = lease.Leased
+	if e.To == lease.Shelved || e.To == lease.Resetting { // there is no more to say of that
+		return
+	}
 	if h, ok := f.look(e, func(h lease.Event) bool { return h.From == lease.Leased && h.To != lease.Leased && h.Lease == l.ID }); ok {
 		e.To, e.Reason = h.To, h.Reason
 	}
