@@ -138,17 +138,6 @@ type prometheus struct {
 	url string
 }
 
-// target tells Prometheus where the server listens; the instances keep their names over a restart.
-func (h *house) target() {
-	h.Helper()
-	var targets []any
-	for _, instance := range []string{"one", "two"} {
-		targets = append(targets, map[string]any{"targets": []string{h.addr()}, "labels": map[string]string{"instance": instance}})
-	}
-	noError(h, os.WriteFile(h.path("prometheus/new"), must(json.Marshal(targets))(h), 0o600))
-	noError(h, os.Rename(h.path("prometheus/new"), h.path("prometheus/targets.json")))
-}
-
 // prometheus starts one. Alerts fire as soon as their expression is true, and a queue is old after a second.
 func (h *house) prometheus() *prometheus {
 	h.Helper()
@@ -163,9 +152,11 @@ func (h *house) prometheus() *prometheus {
 	config := inYAML[map[string]any](h, "prometheus/prometheus.yml")
 	config["global"] = map[string]any{"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"}
 	job := config["scrape_configs"].([]any)[0].(map[string]any)
-	delete(job, "static_configs")
-	job["file_sd_configs"] = []any{map[string]any{"files": []string{"targets.json"}}}
-	h.target()
+	var targets []any
+	for _, instance := range []string{"one", "two"} {
+		targets = append(targets, map[string]any{"targets": []string{h.addr()}, "labels": map[string]string{"instance": instance}})
+	}
+	job["static_configs"] = targets
 	for name, v := range map[string]any{"rules.yml": alerts, "prometheus.yml": config} {
 		noError(h, os.WriteFile(h.path("prometheus/"+name), must(json.Marshal(v))(h), 0o600)) // JSON is YAML
 	}
@@ -601,9 +592,10 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	noError(t, h.api.Resume(t.Context(), "failing"))
 	h.module(`host = "127.0.0.1", port = 1, user = "nobody", host_key = "", attributes = {}`)
 	h.adopts(troubled("")) // whose end nothing holds
-	rest, _, _ := strings.Cut(string(troubled("")), `pool "failing"`)
-	h.adopts(text(rest))
-	p.becomes(`absent({__name__=~"greenroom_.+",pool="failing"})`, 1)
+	before, rest, _ := strings.Cut(string(troubled("")), `pool "mortal"`)
+	_, after, _ := strings.Cut(rest, `pool "odd"`)
+	h.adopts(text(before + `pool "odd"` + after))
+	p.becomes(`absent({__name__=~"greenroom_.+",pool="mortal"})`, 1)
 
 	redis.Stop(syscall.SIGTERM)
 	p.fires("GreenroomStoreAway")
@@ -687,13 +679,24 @@ func (p *prometheus) hasOnlyTheWordsOfTheDocs() {
 	}
 }
 
-// restarts kills the server. What it counted itself begins anew, as Prometheus knows; what the store counts goes on.
+// restarts kills the server. What it counted itself begins anew, as Prometheus knows; what the store counts goes on. Then it is
+// started without a Terraform, so that nothing can be decided, and with one again.
 func (h *house) restarts(p *prometheus) {
 	h.Helper()
+	again := []string{"--listen", h.addr()} // where Prometheus looks
 	h.kill()
+	h.args = again
 	h.start()
-	h.target()
 	p.becomes(`resets(greenroom_lease_seconds_count{cache="ci",instance="one"}[10m])`, 1)
 	p.becomes(`greenroom_store_up{instance="one"}`, 1)
 	p.becomes(`sum(resets(greenroom_cache_hits_total{instance="one"}[10m])) + sum(resets(greenroom_guest_deaths_total{instance="one"}[10m]))`, 0)
+
+	h.stop()
+	h.args = append(again, "--terraform", h.path("nosuch"))
+	h.start()
+	p.fires("GreenroomReconcilerStuck")
+	h.stop()
+	h.args = again
+	h.start()
+	p.becomes(`greenroom_reconcile_last_pass_timestamp_seconds{instance="one"} > bool 0`, 1)
 }

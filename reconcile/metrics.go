@@ -17,7 +17,7 @@ type metrics struct {
 	seconds *prometheus.HistogramVec
 	pools   map[string]bool // that have series of runs; it needs the loop's mu
 
-	spec, valid, fault, shards, breaker, passed *prometheus.Desc
+	spec, valid, fault, condition, shards, breaker, passed *prometheus.Desc
 }
 
 func newMetrics(l *Loop) *metrics {
@@ -33,12 +33,13 @@ func newMetrics(l *Loop) *metrics {
 			Name: "greenroom_terraform_run_seconds", Help: "How long Terraform processes took.",
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800},
 		}, []string{"pool", "op"}),
-		spec:    gauge("spec_info", "The revision in force.", "revision"),
-		valid:   gauge("spec_valid", "Whether the newest revision seen is the one in force."),
-		fault:   gauge("spec_fault_since_seconds", "Unix time since when a newer revision is not in force.", "reason", "revision"),
-		shards:  gauge("shards", "Shards for which the condition is true.", "pool", "condition"),
-		breaker: gauge("terraform_breaker", "1 while runs of the pool's module wait because too many in a row have failed.", "pool"),
-		passed:  gauge("reconcile_last_pass_timestamp_seconds", "When the reconciler last made a whole pass; 0: never since the start."),
+		spec:      gauge("spec_info", "The revision in force.", "revision"),
+		valid:     gauge("spec_valid", "Whether the newest revision seen is the one in force."),
+		fault:     gauge("spec_fault_since_seconds", "Unix time since when a newer revision is not in force.", "reason", "revision"),
+		condition: gauge("pool_condition", "Whether the condition is true of the pool.", "pool", "condition"),
+		shards:    gauge("shards", "Shards for which the condition is true.", "pool", "condition"),
+		breaker:   gauge("terraform_breaker", "1 while runs of the pool's module wait because too many in a row have failed.", "pool"),
+		passed:    gauge("reconcile_last_pass_timestamp_seconds", "When the reconciler last made a whole pass; 0: never since the start."),
 	}
 	if l.o.Registry != nil {
 		l.o.Registry.MustRegister(m)
@@ -50,7 +51,7 @@ func newMetrics(l *Loop) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.runs.Describe(ch)
 	m.seconds.Describe(ch)
-	for _, d := range []*prometheus.Desc{m.spec, m.valid, m.fault, m.shards, m.breaker, m.passed} {
+	for _, d := range []*prometheus.Desc{m.spec, m.valid, m.fault, m.condition, m.shards, m.breaker, m.passed} {
 		ch <- d
 	}
 }
@@ -83,6 +84,7 @@ func (m *metrics) read() (out []prometheus.Metric) {
 	for name, counts := range l.countShards() {
 		for t, n := range counts {
 			send(m.shards, float64(n), name, string(t))
+			send(m.condition, float64(truth(l.pools[name].conditions[t].Status)), name, string(t))
 		}
 	}
 	for _, p := range l.fleet.Pools {

@@ -61,6 +61,7 @@ func TestTheMetricsOfASmallFleet(t *testing.T) {
 	l.condition("big-b", "big", condition.Ready)
 	l.condition("big-c", "big", condition.Waiting, condition.Reconciling)
 	l.condition("local-a", "local", condition.Stalled)
+	l.pools["local"].conditions.set(l.o.Now(), "r1", condition.Stalled, true, "Test", "")
 	l.breaker("module-of-local").until = l.o.Now().Add(time.Minute)
 	l.fault = &condition.Fault{Reason: condition.SpecInvalid, Revision: "r2", Since: l.o.Now().Add(-time.Hour)}
 	for _, step := range []terraform.Step{

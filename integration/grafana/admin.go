@@ -100,8 +100,8 @@ func glance(b *board) {
 			now("", `sum(once(greenroom_watchdog_brake{POOL})) or on () vector(0)`)).steps(good, at(1, bad)).empty("0"),
 		stat("Deaths", "Guests found dead in the time shown.", now("", `sum(once(increase(greenroom_guest_deaths_total{POOL}[$__range]))) or on () vector(0)`)).
 			whole().steps(good, at(0.5, warn)),
-		stat("Shards stalled", "They wait for a human: a guard refused a plan, a module broke its contract, a state changed under a shard.",
-			now("", `sum(once(greenroom_shards{POOL,condition="Stalled"})) or on () vector(0)`)).steps(good, at(1, bad)),
+		stat("Pools stalled", "They wait for a human: a module can't be read or broke its contract, a guard refused a plan, a state changed under a shard.",
+			now("", `sum(once(greenroom_pool_condition{POOL,condition="Stalled"})) or on () vector(0)`)).steps(good, at(1, bad)),
 		stat("Shards waiting", "Their last run failed; they are tried again by themselves, at most 5 minutes apart.",
 			now("", `sum(once(greenroom_shards{POOL,condition="Waiting"})) or on () vector(0)`)).steps(good, at(1, warn)),
 		stat("Breaker", "Pools whose runs all wait, because five in a row of their module have failed whole: look at the provider.",

@@ -37,7 +37,7 @@ var shared = map[string]string{
 	"guests": "pool, cache, state", "pool_max": "pool", "cache_size": "cache", "cache_warm": "cache", "cache_enabled": "cache",
 	"cache_hits_total": "cache", "cache_misses_total": "cache", "cache_removals_total": "cache, reason", "guest_deaths_total": "pool, reason",
 	"leases": "cache", "leases_ended_total": "cache, how", "queue_length": "cache", "queue_oldest_seconds": "cache",
-	"shards": "pool, condition", "terraform_breaker": "pool", "watchdog_brake": "pool",
+	"shards": "pool, condition", "pool_condition": "pool, condition", "terraform_breaker": "pool", "watchdog_brake": "pool",
 }
 
 var sharing = regexp.MustCompile(`once(\((?:\w+\()?greenroom_(\w+))`)
