@@ -535,68 +535,19 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	h.start()
 	p := h.prometheus()
 	h.shelved(2)
-	h.in("frail-1", 1, lease.Shelved)
-	h.in("frail-2", 1, lease.Shelved)
-
-	// Everything is leased, one more wants a guest, and a pool dies.
-	var leases []client.Lease
-	for range 4 {
-		leases = append(leases, h.acquire())
-	}
-	waited := make(chan client.Lease)
-	go func() {
-		defer close(waited)
-		if l, err := h.api.Acquire(t.Context(), client.Request{Cache: "ci"}, nil); err == nil {
-			waited <- l
-		}
-	}()
-	h.killGuest(h.guests()["frail-1"])
-	h.killGuest(h.guests()["frail-2"])
-	want := []string{
-		"GreenroomBrakeOn frail", "GreenroomCacheUnderWarm ci", "GreenroomCacheUnderWarm failing", "GreenroomCacheUnderWarm odd",
-		"GreenroomPoolStalled odd", "GreenroomQueueOld ci", "GreenroomRunsFailing failing",
-	}
-	h.until("just these alerts fire", func() error {
-		now, err := p.firing()
-		if diff := cmp.Diff(want, now); err == nil && diff != "" {
-			err = errors.New(diff)
-		}
-		return err
-	})
-
-	// That has been seen: each further failure would only make the end wait longer.
-	must(h.api.Pause(t.Context(), "failing", "its module is being mended"))(t)
-
-	// Jobs go on; one guest dies, one is tainted, and one is held.
-	h.killGuest(h.in("mortal-1", 1, lease.Shelved))
-	must(h.api.Taint(t.Context(), leases[0].Guest.Name, "by hand"))(t)
-	must(h.api.Release(t.Context(), leases[1].ID, client.Release{Outcome: "fail", Hold: client.Duration(time.Hour)}))(t)
-	for _, i := range []int{0, 2, 3} {
-		h.release(leases[i].ID)
-	}
-	h.release((<-waited).ID)
-	stop := h.jobs()
-	h.faults(p)
-	all := queries(t, everything)
-	p.showsAll("every series that is asked for is there", selectors(all, inYAML[rules](t, "prometheus/rules.yml")))
-	p.showsAll("every panel has data", all)
-	stop()
+	leases := p.exhausts()
+	p.showsWork(leases)
 	p.answersEach(queries(t, chosen("one", "local", "ci")))
 	p.answersEach(queries(t, chosen("(one|two)", "(local|frail)", "(ci|odd)")))
 	p.countsOnce()
 	h.lints()
 	p.hasAsManySeriesAsTheDocsSay()
 	p.hasOnlyTheWordsOfTheDocs()
-	h.restarts(p)
+	p.seesRestarts()
 	must(h.api.Taint(t.Context(), leases[1].Guest.Name, "nobody needs it any more"))(t)
 	noError(t, h.api.Resume(t.Context(), "failing"))
 	h.module(`host = "127.0.0.1", port = 1, user = "nobody", host_key = "", attributes = {}`)
-	h.adopts(troubled("")) // whose end nothing holds
-	before, rest, _ := strings.Cut(string(troubled("")), `pool "mortal"`)
-	_, after, _ := strings.Cut(rest, `pool "odd"`)
-	h.adopts(text(before + `pool "odd"` + after))
-	p.becomes(`absent({__name__=~"greenroom_.+",pool="mortal"})`, 1)
-
+	p.forgetsAPool()
 	redis.Stop(syscall.SIGTERM)
 	p.fires("GreenroomStoreAway")
 	redis.Start()
@@ -605,15 +556,75 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	noError(t, h.server.cmd.Process.Signal(syscall.SIGCONT))
 }
 
-// faults brings specs that are invalid, gone, and held in the end.
-func (h *house) faults(p *prometheus) {
-	h.Helper()
-	h.writeText("pool \"local\" {")
+// exhausts leases every guest of cache ci, has one more wanted and all of pool frail die, until just the alerts of that fire. It
+// returns the leases, that one last.
+func (p *prometheus) exhausts() (leases []client.Lease) {
+	p.Helper()
+	for range 4 {
+		leases = append(leases, p.acquire())
+	}
+	waited := make(chan client.Lease)
+	go func() {
+		defer close(waited)
+		if l, err := p.api.Acquire(p.Context(), client.Request{Cache: "ci"}, nil); err == nil {
+			waited <- l
+		}
+	}()
+	for _, name := range []string{"frail-1", "frail-2"} {
+		p.killGuest(p.in(name, 1, lease.Shelved))
+	}
+	want := []string{
+		"GreenroomBrakeOn frail", "GreenroomCacheUnderWarm ci", "GreenroomCacheUnderWarm failing", "GreenroomCacheUnderWarm odd",
+		"GreenroomPoolStalled odd", "GreenroomQueueOld ci", "GreenroomRunsFailing failing",
+	}
+	p.until("just these alerts fire", func() error {
+		now, err := p.firing()
+		if diff := cmp.Diff(want, now); err == nil && diff != "" {
+			err = errors.New(diff)
+		}
+		return err
+	})
+	p.release(leases[3].ID)
+	return append(leases[:3], <-waited)
+}
+
+// showsWork has jobs go on while one guest dies, one is tainted, one is held and specs are bad, until every query has had data.
+func (p *prometheus) showsWork(leases []client.Lease) {
+	p.Helper()
+	must(p.api.Pause(p.Context(), "failing", "its module is being mended"))(p) // each further failure would make the end wait longer
+	p.killGuest(p.in("mortal-1", 1, lease.Shelved))
+	must(p.api.Taint(p.Context(), leases[0].Guest.Name, "by hand"))(p)
+	must(p.api.Release(p.Context(), leases[1].ID, client.Release{Outcome: "fail", Hold: client.Duration(time.Hour)}))(p)
+	for _, i := range []int{0, 2, 3} {
+		p.release(leases[i].ID)
+	}
+	stop := p.jobs()
+	p.seesFaults()
+	all := queries(p, everything)
+	p.showsAll("every series that is asked for is there", selectors(all, inYAML[rules](p, "prometheus/rules.yml")))
+	p.showsAll("every panel has data", all)
+	stop()
+}
+
+// forgetsAPool takes a pool out of the specs, and waits until nothing is told of it.
+func (p *prometheus) forgetsAPool() {
+	p.Helper()
+	p.adopts(troubled("")) // whose end nothing holds
+	before, rest, _ := strings.Cut(string(troubled("")), `pool "mortal"`)
+	_, after, _ := strings.Cut(rest, `pool "odd"`)
+	p.adopts(text(before + `pool "odd"` + after))
+	p.becomes(`absent({__name__=~"greenroom_.+",pool="mortal"})`, 1)
+}
+
+// seesFaults brings specs that are invalid, gone, and held in the end.
+func (p *prometheus) seesFaults() {
+	p.Helper()
+	p.writeText("pool \"local\" {")
 	p.fires("GreenroomSpecInvalid SpecInvalid")
-	noError(h, os.Rename(h.path("specs"), h.path("elsewhere")))
+	noError(p, os.Rename(p.path("specs"), p.path("elsewhere")))
 	p.fires("GreenroomSpecUnreadable SourceUnreachable")
-	noError(h, os.Rename(h.path("elsewhere"), h.path("specs")))
-	h.writeText(`
+	noError(p, os.Rename(p.path("elsewhere"), p.path("specs")))
+	p.writeText(`
 guard { max_retire = "0%" }
 pool "local" {
   module = "local"
@@ -679,24 +690,24 @@ func (p *prometheus) hasOnlyTheWordsOfTheDocs() {
 	}
 }
 
-// restarts kills the server. What it counted itself begins anew, as Prometheus knows; what the store counts goes on. Then it is
+// seesRestarts kills the server. What it counted itself begins anew, as Prometheus knows; what the store counts goes on. Then it is
 // started without a Terraform, so that nothing can be decided, and with one again.
-func (h *house) restarts(p *prometheus) {
-	h.Helper()
-	again := []string{"--listen", h.addr()} // where Prometheus looks
-	h.kill()
-	h.args = again
-	h.start()
+func (p *prometheus) seesRestarts() {
+	p.Helper()
+	again := []string{"--listen", p.addr()} // where Prometheus looks
+	p.kill()
+	p.args = again
+	p.start()
 	p.becomes(`resets(greenroom_lease_seconds_count{cache="ci",instance="one"}[10m])`, 1)
 	p.becomes(`greenroom_store_up{instance="one"}`, 1)
 	p.becomes(`sum(resets(greenroom_cache_hits_total{instance="one"}[10m])) + sum(resets(greenroom_guest_deaths_total{instance="one"}[10m]))`, 0)
 
-	h.stop()
-	h.args = append(again, "--terraform", h.path("nosuch"))
-	h.start()
+	p.stop()
+	p.args = append(again, "--terraform", p.path("nosuch"))
+	p.start()
 	p.fires("GreenroomReconcilerStuck")
-	h.stop()
-	h.args = again
-	h.start()
+	p.stop()
+	p.args = again
+	p.start()
 	p.becomes(`greenroom_reconcile_last_pass_timestamp_seconds{instance="one"} > bool 0`, 1)
 }
