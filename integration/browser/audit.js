@@ -39,7 +39,7 @@
     if (past > 1 && !e.closest(".scroll, pre, .skip, .unseen, svg")) fault(`${told(e)} stands out by ${past.toFixed()} px`);
   }
 
-  // Contrast, by WCAG 2.2: 4.5 for text, 3 for large text.
+  // The theme, and contrast by WCAG 2.2: 4.5 for text, 3 for large text.
   const parse = (colour) => { const [r, g, b, a = 1] = colour.match(/[\d.]+/g).map(Number); return { r, g, b, a }; };
   const linear = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
   const luminance = ({ r, g, b }) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
@@ -47,6 +47,7 @@
     for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.a > 0.99) return c; }
     return { r: 255, g: 255, b: 255 };
   };
+  if (matchMedia("(prefers-color-scheme: dark)").matches !== (luminance(ground(document.body)) < 0.2)) fault("the theme is not the one that is asked for");
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const e = walker.currentNode.parentElement;

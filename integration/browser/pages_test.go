@@ -2,6 +2,7 @@ package browser
 
 import (
 	_ "embed"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -38,14 +39,30 @@ func busy(t *testing.T) {
 func TestEveryPageCanBeUsedInEachThemeAndOnAPhone(t *testing.T) {
 	busy(t)
 	b := open(t, home.admin, "/")
-	for _, path := range []string{"/", "/pools/local", "/pools/large?all=1", "/caches/ci", "/caches/nightly", "/caches/local", "/guests/local-1", "/queue", "/plans", "/guests/local-99"} {
+	for _, path := range []string{"/", "/pools/local", "/pools/large?all=1", "/caches/ci", "/caches/nightly", "/caches/local", "/guests/local-1", "/queue", "/plans", plan(t, more), "/guests/local-99"} {
 		b.audited(path)
 	}
 	b.forgive("404")
 }
 
+// more is the fleet as somebody may want it: with another cache, more guests and another owner.
+var more = strings.NewReplacer("warm  = 2", "warm  = 3", `owner = "research"`, `owner = "`+hostile+`"`).Replace(fleet) +
+	"cache \"weekly\" {\n  owner = \"research\"\n  pools = [pool.large]\n  size  = 1\n  max   = 1\n}\n"
+
+// plan asks what a spec would change, and returns the path of the answer's page.
+func plan(t *testing.T, spec string) string {
+	t.Helper()
+	dir := t.TempDir()
+	noError(t, os.WriteFile(filepath.Join(dir, "fleet.hcl"), []byte(spec), 0o600))
+	var p struct{ ID string }
+	cmd := home.command(t.Context(), "plan", dir, "-o", "json")
+	out, _ := cmd.Output() // it exits with 2 for changes
+	noError(t, json.Unmarshal(out, &p))
+	return "/plans/" + p.ID
+}
+
 func TestTheSignInPageCanBeUsed(t *testing.T) {
-	b := blank(home.browser, t)
+	b := stranger(t)
 	b.audited("/caches/ci")
 	if got := eval[string](b, "document.activeElement.id"); got != "token" {
 		t.Errorf("the focus is on %q, want the token", got)
@@ -169,6 +186,7 @@ func TestEverythingIsDoneByTheKeyboard(t *testing.T) {
 	b.visit("/guests/" + guest)
 	b.press(kb.Tab, kb.Enter)
 	b.until(`document.activeElement.id === "main"`)
+	machine := eval[int](b, `Number(document.querySelector("[data-key^=life-]").dataset.key.slice(5))`)
 	b.tabTo("Probe now")
 	b.press(kb.Enter)
 	b.shows("It is alive")
@@ -178,7 +196,7 @@ func TestEverythingIsDoneByTheKeyboard(t *testing.T) {
 	b.press(kb.Tab, "s", "m", "e", "l", "l", "s")
 	b.press(kb.Tab, kb.Enter)
 	b.shows("It is ordered to be replaced now.")
-	b.shows(guest + ".2 the current machine") // by itself
+	b.shows(fmt.Sprintf("%s.%d the current machine", guest, machine+1)) // by itself
 	b.shows("It is shelved.")
 	b.shows("gone: manual")
 	b.shows("smells, says admin")

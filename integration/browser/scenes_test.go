@@ -10,7 +10,7 @@ import (
 )
 
 // hostile is what would run if any page let it.
-const hostile = `<script>pwned=1</script><img src=x onerror=pwned=1>`
+const hostile = `<img src=x onerror=pwned=1><svg onload=pwned=1>`
 
 const longName = "virtual-machines-for-the-nightly-builds" // one letter less than the longest
 
@@ -103,7 +103,10 @@ func trouble(t *testing.T) {
 		noError(t, os.WriteFile(filepath.Join(home.dir, "specs", name, "main.tf"), []byte(text), 0o600))
 	}
 	noError(t, home.declare(fleet+fmt.Sprintf(scenes, hostile, longName)))
-	t.Cleanup(func() { noError(t, home.declare(fleet)) })
+	t.Cleanup(func() {
+		noError(t, home.declare(fleet))
+		noError(t, home.until("the crowd is gone", home.withoutCrowd))
+	})
 	noError(t, home.until("all guests are shelved", func() error {
 		return home.shelved(map[string]int{"bulk": 300, "the-cache-of-the-nightly-builds-with-ids": 1})
 	}))
@@ -117,6 +120,19 @@ func trouble(t *testing.T) {
 	}))
 }
 
+func (h *house) withoutCrowd() error {
+	var all struct{ Guests []struct{ Pool string } }
+	if err := h.call(h.admin, "GET", "/v1/guests", "", &all); err != nil {
+		return err
+	}
+	for _, g := range all.Guests {
+		if g.Pool == "crowd" {
+			return fmt.Errorf("%d guests are there", len(all.Guests))
+		}
+	}
+	return nil
+}
+
 func TestManyGuestsLongNamesAndFaultsLeaveThePagesUsable(t *testing.T) {
 	trouble(t)
 	b := open(t, home.admin, "/")
@@ -126,4 +142,24 @@ func TestManyGuestsLongNamesAndFaultsLeaveThePagesUsable(t *testing.T) {
 	} {
 		b.audited(path)
 	}
+	guestsAreNamedWhenTheyAreGoneAndAskedFor(b)
+}
+
+// guestsAreNamedWhenTheyAreGoneAndAskedFor has one of the many retired while their page is open.
+func guestsAreNamedWhenTheyAreGoneAndAskedFor(b *tab) {
+	b.Helper()
+	const rows = `document.querySelectorAll("[data-key^=guest-]").length`
+	b.visit("/pools/crowd")
+	b.until(rows + " === 300")
+	noError(b.T, home.declare(strings.ReplaceAll(fleet+fmt.Sprintf(scenes, hostile, longName), "= 300", "= 299")))
+	b.until(rows + " === 299") // by itself
+	b.click(`a[href$="?all=1"]`)
+	b.shows("Leave out those that are gone")
+	gone := eval[[]string](b, `[...document.querySelectorAll(".names a")].map((a) => a.textContent)`)
+	if len(gone) != 1 || eval[int](b, rows) != 299 {
+		b.Fatalf("%q are named as gone, of 300 guests of which one was retired", gone)
+	}
+	b.click(".names a")
+	b.shows("It is gone; this is what is kept of its history.")
+	b.shows("retiring: excess")
 }

@@ -62,6 +62,15 @@ func open(t *testing.T, token, path string) *tab {
 	return b
 }
 
+// stranger is an empty tab of somebody who has never been here.
+func stranger(t *testing.T) *tab {
+	t.Helper()
+	session, cancel := chromedp.NewContext(home.browser, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	noError(t, chromedp.Do(session))
+	return blank(session, t)
+}
+
 // blank is an empty tab of a session. At the end of the test nothing may have gone wrong in it, and it may have asked nobody
 // but the server.
 func blank(session context.Context, t *testing.T) *tab {
@@ -112,6 +121,20 @@ func (b *tab) forgive(with string) {
 	b.faults = slices.DeleteFunc(b.faults, func(f string) bool { return strings.Contains(f, with) })
 }
 
+// complained tells whether the browser has reported something with a text.
+func (b *tab) complained(with string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.faults, func(f string) bool { return strings.Contains(f, with) })
+}
+
+// knows takes back that a host was asked, which a test has done on purpose.
+func (b *tab) knows(host string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.hosts, host)
+}
+
 func (b *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -130,7 +153,7 @@ func eval[V any](b *tab, expression string) V {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	v, err := chromedp.Run(ctx, chromedp.Evaluate[V](expression))
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[V](expression, chromedp.EvalAwaitPromise))
 	noError(b.T, err)
 	return v
 }

@@ -38,9 +38,11 @@ type poolPage struct {
 // run is a run that has ended.
 type run struct{ condition.RunStatus }
 
-// Undone is the guests that the run was to do something about, and did not.
-func (r run) Undone() []string {
-	var undone []string
+// Undone is the guests that the run was to do something about, and did not; none where it did nothing at all.
+func (r run) Undone() (undone []string) {
+	if len(r.Created)+len(r.Replaced)+len(r.Retired) == 0 {
+		return nil
+	}
 	for _, c := range []struct{ plan, done []string }{{r.Plan.Create, r.Created}, {r.Plan.Replace, r.Replaced}, {r.Plan.Retire, r.Retired}} {
 		for _, guest := range c.plan {
 			if _, failed := r.Failed[guest]; !failed && !slices.Contains(c.done, guest) {
