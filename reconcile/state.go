@@ -156,11 +156,15 @@ func (l *Loop) setMeta(shard string, meta shardMeta) error {
 	return l.terraform().SetMeta(shard, body)
 }
 
-// ensureShard writes down what a new shard's guests are born of, before the first of them is planned.
+// ensureShard writes down what a new shard's guests are born of, before the first of them is planned, and keeps their module:
+// when the spec moves on before the first run, nobody else has it.
 func (l *Loop) ensureShard(shard, pool string) error {
 	r := l.recipe(pool)
 	if meta := l.metaOf(shard); meta.Digest == r.digest {
 		return nil
+	}
+	if err := l.terraform().KeepModule(r.job); err != nil {
+		l.o.Log.Warn("a module could not be kept", "pool", pool, "shard", shard, "err", err) // a run says so too
 	}
 	return l.setMeta(shard, shardMeta{Recipe: r, Digest: r.digest})
 }

@@ -120,6 +120,23 @@ func TestWhatTimeAloneBringsAboutIsSeen(t *testing.T) {
 	}
 }
 
+func TestANewShardsModuleIsKeptBeforeItsFirstRun(t *testing.T) {
+	l, _, _, _ := ticking(t, cold(1))
+	if err := l.tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.ensureShard("paaa-0123abcd-1", "paaa"); err != nil {
+		t.Fatal(err)
+	}
+	known := l.metaOf("paaa-0123abcd-1").module()
+	if known.Digest == "" || known.FS != nil {
+		t.Fatalf("the shard knows %+v of its module", known)
+	}
+	if err := l.terraform().KeepModule(known); err != nil { // which can't be had from anywhere else
+		t.Error(err)
+	}
+}
+
 // BenchmarkIdleTick is a tick over a thousand pools with nothing to do.
 func BenchmarkIdleTick(b *testing.B) {
 	rdb := leasetest.Embedded(b)

@@ -15,7 +15,7 @@ const tick = 10 * time.Second
 
 // idling is benchmark 5.
 func idling(ctx context.Context, l *lab) ([]result, error) {
-	tf, err := l.spy()
+	terraform, started, err := l.spy()
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +23,7 @@ func idling(ctx context.Context, l *lab) ([]result, error) {
 	for n := range l.sizes.pools {
 		fmt.Fprintf(&text, "pool \"idle%d\" {\n  module    = \"./null\"\n  max       = 4\n  variables = { port = 1 }\n}\n\n", n)
 	}
-	e, err := l.fleetOf(ctx, text.String(), l.sizes.pools, "--terraform", tf.path)
+	e, err := l.fleetOf(ctx, text.String(), l.sizes.pools, "--terraform", terraform)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func idling(ctx context.Context, l *lab) ([]result, error) {
 	if err := pause(ctx, l.sizes.window/8); err != nil {
 		return nil, err
 	}
-	before, err := tf.all()
+	before, err := started.lines()
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func idling(ctx context.Context, l *lab) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	after, err := tf.all()
+	after, err := started.lines()
 	return []result{
 		{
 			Name: fmt.Sprintf("Terraform processes of idle ticks over %d pools", l.sizes.pools), Unit: "in all",

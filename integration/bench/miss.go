@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"greenroom/lease"
@@ -80,45 +81,55 @@ func (s *server) miss(ctx context.Context) (began time.Time, took time.Duration,
 	return began, took, err
 }
 
-// reacting measures from a request to the first processes of Terraform.
+// timed is the module of no machines, with the time at which each is made.
+var timed = strings.Replace(module, `triggers_replace = each.value.incarnation`, `triggers_replace = each.value.incarnation
+  provisioner "local-exec" {
+    interpreter = ["/bin/bash", "-c"]
+    command     = "echo $EPOCHREALTIME >> ${var.log}"
+  }
+}
+variable "log" {
+  type = string`, 1)
+
+// reacting measures from a request until Terraform sets about making its guest, which is when an apply has really started: the
+// module says so by a command of its own.
 func (l *lab) reacting(ctx context.Context) ([]result, error) {
 	port, stop, err := respond()
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	tf, err := l.spy()
+	dir, err := l.place()
 	if err != nil {
 		return nil, err
 	}
+	if err := os.WriteFile(filepath.Join(dir, "main.tf"), []byte(timed), 0o600); err != nil {
+		return nil, err
+	}
+	begun := log{filepath.Join(dir, "begun")}
 	n := l.sizes.misses
-	e, err := l.fleetOf(ctx, coldSpec("./null", fmt.Sprintf("port = %d", port), "tcp", n), 1, "--terraform", tf.path)
+	e, err := l.fleetOf(ctx, coldSpec(dir, fmt.Sprintf("port = %d, log = %q", port, begun.path), "tcp", n), 1)
 	if err != nil {
 		return nil, err
 	}
 	defer e.close()
-	var planned, applied, leased []float64
+	var applied, leased []float64
 	for range n {
 		began, took, err := e.server.miss(ctx)
 		if err != nil {
 			return nil, err
 		}
-		plan, err := tf.after(began, "plan")
+		apply, err := begun.after(began)
 		if err != nil {
 			return nil, err
 		}
-		apply, err := tf.after(began, "apply")
-		if err != nil {
-			return nil, err
-		}
-		planned, applied, leased = append(planned, millis(plan)), append(applied, millis(apply)), append(leased, millis(took))
+		applied, leased = append(applied, millis(apply)), append(leased, millis(took))
 		if err := e.server.calm(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return []result{
-		{Name: "miss to the start of terraform plan, p95", Unit: "ms", Measured: percentile(planned, 95)},
-		{Name: "miss to the start of terraform apply, p95", Unit: "ms", Measured: percentile(applied, 95), Goal: atMost(100)},
+		{Name: "miss until terraform apply makes the guest, p95", Unit: "ms", Measured: percentile(applied, 95), Goal: atMost(100)},
 		{Name: "the same, median", Unit: "ms", Measured: percentile(applied, 50)},
 		{Name: "miss to the lease, median", Unit: "ms", Measured: percentile(leased, 50)},
 	}, nil

@@ -16,59 +16,48 @@ import (
 	"greenroom/reconcile/terraform"
 )
 
-// spied is a Terraform with a script in front of it that writes down when each of its processes starts. The script costs the
-// server that it is given to about two milliseconds a process.
-type spied struct{ path, log string }
+// log is a file to which others write the time, a line each.
+type log struct{ path string }
 
-// spy needs bash, whose clock is there without another process.
-func (l *lab) spy() (spied, error) {
-	terraform, err := exec.LookPath("terraform")
-	if err != nil {
-		return spied{}, fmt.Errorf("terraform is missing (make install): %w", err)
-	}
-	dir, err := l.place()
-	if err != nil {
-		return spied{}, err
-	}
-	s := spied{path: filepath.Join(dir, "terraform"), log: filepath.Join(dir, "started")}
-	script := fmt.Sprintf("#!/bin/bash\necho \"$1 $EPOCHREALTIME\" >> %q\nexec %q \"$@\"\n", s.log, terraform)
-	return s, os.WriteFile(s.path, []byte(script), 0o700)
-}
-
-// started is one process of Terraform.
-type started struct {
-	op string
-	at time.Time
-}
-
-func (s spied) all() (all []started, err error) {
-	text, err := os.ReadFile(s.log)
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	for line := range strings.Lines(string(text)) {
-		op, at, _ := strings.Cut(strings.TrimSpace(line), " ")
-		micros, err := strconv.ParseInt(strings.Replace(at, ".", "", 1), 10, 64)
+// after is how long after a time the first line was written.
+func (f log) after(t time.Time) (time.Duration, error) {
+	lines, err := f.lines()
+	for _, line := range lines {
+		micros, err := strconv.ParseInt(strings.Replace(line, ".", "", 1), 10, 64) // bash's EPOCHREALTIME
 		if err != nil {
-			return nil, fmt.Errorf("the script in front of Terraform has written %q: %w", line, err)
+			return 0, fmt.Errorf("%s has the line %q: %w", f.path, line, err)
 		}
-		all = append(all, started{op, time.UnixMicro(micros)})
-	}
-	return all, err
-}
-
-// after is how long after a time the first process of a kind was started.
-func (s spied) after(t time.Time, op string) (time.Duration, error) {
-	all, err := s.all()
-	for _, p := range all {
-		if p.op == op && p.at.After(t) {
-			return p.at.Sub(t), nil
+		if at := time.UnixMicro(micros); at.After(t) {
+			return at.Sub(t), nil
 		}
 	}
 	if err == nil {
-		err = fmt.Errorf("no terraform %s was started", op)
+		err = fmt.Errorf("%s has no time after %v", f.path, t)
 	}
 	return 0, err
+}
+
+func (f log) lines() ([]string, error) {
+	text, err := os.ReadFile(f.path)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	return strings.Fields(string(text)), err
+}
+
+// spy puts a script in front of Terraform that writes down when each of its processes starts.
+func (l *lab) spy() (path string, started log, err error) {
+	terraform, err := exec.LookPath("terraform")
+	if err != nil {
+		return "", log{}, fmt.Errorf("terraform is missing (make install): %w", err)
+	}
+	dir, err := l.place()
+	if err != nil {
+		return "", log{}, err
+	}
+	path, started = filepath.Join(dir, "terraform"), log{filepath.Join(dir, "started")}
+	script := fmt.Sprintf("#!/bin/bash\necho $EPOCHREALTIME >> %q\nexec %q \"$@\"\n", started.path, terraform)
+	return path, started, os.WriteFile(path, []byte(script), 0o700)
 }
 
 // root is a Terraform root for people who have no Greenroom: one module, the guests as its input, one local state.

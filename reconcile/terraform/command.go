@@ -55,20 +55,34 @@ const changesFound = 2
 
 // run runs a command in the session's directory until it ends; the end of ctx is one SIGINT.
 func (c *session) run(ctx context.Context, what command) error {
+	var complaint strings.Builder
+	return commandError(c.command(ctx, what, &complaint).Run(), &complaint)
+}
+
+func (c *session) command(ctx context.Context, what command, complaint io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.binary, what.args...)
 	cmd.Dir, cmd.Env = c.work, c.env
-	if _, err := os.Stat(filepath.Join(c.work, lockFile)); errors.Is(err, os.ErrNotExist) {
+	if !c.hasProviders() {
 		cmd.Env = slices.Concat(roomy, c.env) // what is asked for by name wins
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = c.waitDelay()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	var complaint strings.Builder
-	cmd.Stdout, cmd.Stderr = what.out, &boundedWriter{w: &complaint, left: maxTail}
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%w\n%s", err, &complaint)
+	cmd.Stdout, cmd.Stderr = what.out, &boundedWriter{w: complaint, left: maxTail}
+	return cmd
+}
+
+// commandError adds what a command that failed has said.
+func commandError(err error, complaint fmt.Stringer) error {
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, complaint)
 	}
 	return nil
+}
+
+func (c *session) hasProviders() bool {
+	_, err := os.Stat(filepath.Join(c.work, lockFile))
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 // foundChanges takes the exit of a plan that has found something to do for no error.

@@ -15,7 +15,7 @@ import (
 
 // fakeTerraform is a Terraform of a few lines of shell, for what the real one won't do on demand.
 // body runs with $1 the command, in the work directory, $DIR the fake's own directory. The commands
-// version and init work; plan is called number $N.
+// version and init work; plan is called number $N. apply reads its CLI configuration first, and needs its plan, as the real one.
 func fakeTerraform(t *testing.T, body string) (driver *Driver, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -25,7 +25,13 @@ echo "$*" >> "$DIR/calls"
 case "$1" in
 version) echo '{"terraform_version":"1.11.4"}'; exit 0 ;;
 init) exit 0 ;;
-plan) echo . >> "$DIR/plans" ;;
+plan)
+  echo . >> "$DIR/plans"
+  for arg; do case "$arg" in -out=*) : > "${arg#-out=}" ;; esac; done ;;
+apply)
+  cat "$TF_CLI_CONFIG_FILE" > "$DIR/config" || exit 1
+  for arg; do :; done
+  [ -e "$arg" ] || { echo "there is no $arg" >> "$DIR/unapproved"; exit 1; } ;;
 esac
 N=$(wc -l < "$DIR/plans")
 say() { printf '%%s\n' "$1"; }
@@ -366,5 +372,37 @@ exit 1`)
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v %v", file, info.Mode(), err)
 		}
+	}
+}
+
+func TestAnApplyThatStandsByDoesNothingWhenItsRunnerDies(t *testing.T) {
+	d, dir := fakeTerraform(t, `
+case "$1" in
+plan) echo $$ > "$DIR/plan.pid"; exec sleep 1000 ;;
+apply) : > "$DIR/applied" ;;
+esac`)
+	f := newFleet(t, d)
+	running, err := d.Start(testContext(t), f.job([]string{"p-1"}, nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a plan, and an apply beside it", func() bool {
+		return exists(filepath.Join(dir, "plan.pid")) && slices.Contains(calls(t, dir), "apply")
+	})
+	runner, err := f.dir().holder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(runner, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := running.Wait(testContext(t)); err != nil || kindOf(out) != FaultLost {
+		t.Fatal(out.Err, err)
+	}
+	eventually(t, "the end of all that it started", func() bool {
+		return len(processes(func(p process) bool { return p.session == runner })) == 0
+	})
+	if exists(filepath.Join(dir, "applied")) {
+		t.Error("something was applied without a plan")
 	}
 }

@@ -92,7 +92,7 @@ type Outcome struct {
 }
 
 // Step is one Terraform process. Op is version, init, plan, show, apply, output, push or unlock;
-// Result is ok or failed.
+// Result is ok, failed, or unused: an apply that came up beside a plan which was not applied.
 type Step struct {
 	Op      string  `json:"op"`
 	Seconds float64 `json:"seconds"`

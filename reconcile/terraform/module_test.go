@@ -46,7 +46,7 @@ func TestAModuleChangeThatWouldTouchUnclaimedGuestsIsRefused(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"p-1": "p/p-1/1", "p-2": "p/p-2/1"}, ids(out)); diff != "" {
 		t.Error("nothing was applied:", diff)
 	}
-	if diff := cmp.Diff([]string{"init ok", "plan ok"}, ops(out)); diff != "" {
+	if diff := cmp.Diff([]string{"init ok", "plan ok", "apply unused"}, ops(out)); diff != "" {
 		t.Error(diff)
 	}
 	if exists(filepath.Join(f.dir().work(), planFile)) {

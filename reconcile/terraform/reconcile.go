@@ -148,6 +148,10 @@ func (r *run) attempt(ctx context.Context) error {
 	names := r.names(st)
 	known, _ := st.known(names)
 	defer os.Remove(filepath.Join(r.dir.work(), planFile)) // a plan holds secrets
+	if err := r.standBy(); err != nil {
+		return err
+	}
+	defer r.dismiss()
 	plan, err := r.plan(ctx, known)
 	if err != nil {
 		return err
@@ -249,12 +253,46 @@ func (r *run) runPlan(ctx context.Context, file string, options ...string) (*str
 	return s, err
 }
 
+// runApply applies the plan, which whoever calls it has approved.
 func (r *run) runApply(ctx context.Context) (*stream, error) {
 	s := newStream(r.redact)
+	if r.waiting != nil {
+		s = r.waiting.stream
+	}
+	approved := filepath.Join(r.dir.work(), approvedFile)
+	defer os.Remove(approved)
+	if err := os.Rename(filepath.Join(r.dir.work(), planFile), approved); err != nil {
+		return s, err
+	}
 	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
-		return r.session.run(ctx, applyCommand(s, planFile))
+		if b := r.waiting; b != nil {
+			r.waiting = nil
+			return b.goOn(ctx, cliConfig(r.in.Mirror))
+		}
+		return r.session.run(ctx, applyCommand(s, approvedFile))
 	})
 	return s, err
+}
+
+// standBy has an apply come up beside the plan, where that is worth it: providers take longer than Terraform.
+func (r *run) standBy() error {
+	if err := removeIfThere(filepath.Join(r.dir.work(), approvedFile)); err != nil {
+		return err
+	}
+	if len(r.claimed()) > 0 && !r.in.Job.DriftOnly && !r.session.hasProviders() {
+		r.waiting = r.session.standBy(newStream(r.redact))
+	}
+	return nil
+}
+
+// dismiss ends an apply for which there was no plan.
+func (r *run) dismiss() {
+	if r.waiting == nil {
+		return
+	}
+	r.waiting.end()
+	r.session.steps = append(r.session.steps, Step{Op: "apply", Seconds: time.Since(r.waiting.began).Seconds(), Result: "unused"})
+	r.waiting = nil
 }
 
 // guard refuses a plan that would do what the run has no claim to.

@@ -123,6 +123,7 @@ type run struct {
 	in      intent
 	log     *slog.Logger
 	session *session
+	waiting *standby // while a plan is made
 	module  declared
 	redact  *redaction
 	before  rootInputs     // of the run before this one: their secrets may be in the state

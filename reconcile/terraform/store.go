@@ -125,6 +125,12 @@ func (d *Driver) storeModule(m Module) (Module, error) {
 	return Module{Digest: digest}, addModule(tree, modules, digest)
 }
 
+// KeepModule puts a module into the store, for jobs that will know no more of it than its digest.
+func (d *Driver) KeepModule(m Module) error {
+	_, err := d.storeModule(m)
+	return err
+}
+
 func addModule(tree fs.FS, modules, digest string) error {
 	if isStored(modules, digest) {
 		return nil
