@@ -114,20 +114,46 @@ func TestTheCommandsInTheRunbooksAreThere(t *testing.T) {
 	}
 }
 
-func TestWhatComposeMountsIsThere(t *testing.T) {
+func TestGrafanaFindsWhatComposeAndProvisioningBring(t *testing.T) {
 	type compose struct {
 		Services map[string]struct {
-			Volumes []string `json:"volumes"`
+			Environment map[string]string `json:"environment"`
+			Volumes     []string          `json:"volumes"`
 		} `json:"services"`
 	}
-	for name, s := range inYAML[compose](t, "grafana/compose.yaml").Services {
+	mounts, services := map[string]string{}, inYAML[compose](t, "grafana/compose.yaml").Services
+	for _, s := range services {
 		for _, v := range s.Volumes {
-			if path, _, _ := strings.Cut(v, ":"); strings.HasPrefix(path, ".") {
-				if _, err := os.Stat(filepath.Join("grafana", path)); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
+			if from, to, _ := strings.Cut(v, ":"); strings.HasPrefix(from, ".") {
+				mounts[strings.TrimSuffix(to, ":ro")] = filepath.Join("grafana", from)
 			}
 		}
+	}
+	for to, from := range mounts {
+		if _, err := os.Stat(from); err != nil {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+	type provisioning struct {
+		Providers   []struct{ Options struct{ Path string } }
+		Datasources []struct {
+			URL      string `json:"url"`
+			JSONData struct{ TimeInterval string }
+		}
+	}
+	boards := inYAML[provisioning](t, "grafana/provisioning/dashboards/greenroom.yaml").Providers[0].Options.Path
+	home := services["grafana"].Environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+	if _, err := os.Stat(filepath.Join(mounts[boards], filepath.Base(home))); err != nil || filepath.Dir(home) != boards || mounts[boards] != "grafana/dashboards" {
+		t.Errorf("Grafana looks for dashboards in %s, and begins with %s: %v", boards, home, err)
+	}
+	source := inYAML[provisioning](t, "grafana/provisioning/datasources/prometheus.yaml").Datasources[0]
+	interval := inYAML[struct {
+		Global struct {
+			Every string `json:"scrape_interval"`
+		}
+	}](t, "prometheus/prometheus.yml").Global.Every
+	if source.URL != "http://localhost:9090" || source.JSONData.TimeInterval != interval {
+		t.Errorf("the data source is %+v, and a scrape comes every %s", source, interval)
 	}
 }
 

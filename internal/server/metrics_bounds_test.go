@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
 
 	"greenroom/lease"
 	"greenroom/lease/client"
@@ -161,14 +162,20 @@ func TestLabelsSayOnlyWordsOfTheSpecAndTheDocs(t *testing.T) {
 	}
 }
 
-// Prometheus gives a scrape ten seconds by default. What it gets later it throws away, and the server counts as down.
+// What Prometheus gets too late it throws away, and the server counts as down.
 func TestAScrapeIsAnsweredInTimeWhileTheStoreHangs(t *testing.T) {
 	t.Parallel()
-	redis := leasetest.Redis(t)
-	h := newHouse(t, redis.Client)
+	server := leasetest.Redis(t)
+	patient := redis.NewClient(&redis.Options{Network: "unix", Addr: server.Socket, ReadTimeout: time.Minute})
+	t.Cleanup(func() {
+		if err := patient.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h := newHouse(t, patient)
 	h.shelve("ci")
 	h.exposition()
-	h.must(redis.Client.Do(t.Context(), "CLIENT", "PAUSE", "60000", "ALL").Err())
+	h.must(server.Client.Do(t.Context(), "CLIENT", "PAUSE", "60000", "ALL").Err())
 	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get(h.url + "/metrics")
 	h.must(err)

@@ -14,8 +14,9 @@ import (
 	"greenroom/specs"
 )
 
-// scrapeTimeout bounds what a scrape waits for the store.
-const scrapeTimeout = 4 * time.Second
+// scrapeTimeout bounds what a scrape waits for the store. It is shorter than that of most Prometheuses, which take a late answer for
+// none: then the server seems down when only its store hangs.
+const scrapeTimeout = 2 * time.Second
 
 // family is one name that is served from what is read when somebody asks, so that it never goes stale.
 type family struct {
@@ -116,13 +117,23 @@ func (m *metrics) stocks(caches map[string]*specs.Cache) ([]lease.Stock, error) 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	names, err := m.api.Store.Caches(ctx)
-	if err != nil {
-		return nil, err
+	var stocks []lease.Stock
+	read := make(chan error, 1)
+	go func() { // a read under way ends at the connection's own time, whatever ctx says
+		names, err := m.api.Store.Caches(ctx)
+		if err == nil {
+			names = slices.AppendSeq(names, maps.Keys(caches))
+			slices.Sort(names)
+			stocks, err = m.api.Store.Stocks(ctx, slices.Compact(names)...)
+		}
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		return stocks, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	names = slices.AppendSeq(names, maps.Keys(caches))
-	slices.Sort(names)
-	return m.api.Store.Stocks(ctx, slices.Compact(names)...)
 }
 
 // inStock sends what the store has and counts of the pools and caches that are in the spec or have guests still. Those that
