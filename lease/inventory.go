@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -376,17 +375,23 @@ func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, e
 
 // Mend finishes what a crash left half done in a pool: spares on their way into a cache, slots without a guest.
 func (s *Store) Mend(ctx context.Context, pool string) error {
-	guests, missing, err := s.slots(ctx, pool, nil)
+	drawing := func(g Guest) *Guest {
+		if g.Drawing() {
+			return &g
+		}
+		return nil
+	}
+	guests, missing, err := slotsAs(ctx, s, pool, nil, drawing)
 	if err != nil {
 		return err
 	}
 	for _, g := range guests {
-		if g.Drawing() {
+		if g != nil {
 			if c := s.Fleet().Cache(g.Run); c != nil {
-				_, err = s.draw(ctx, g, c)
+				_, err = s.draw(ctx, *g, c)
 			} else {
 				none := ""
-				_, err = s.Move(ctx, system, Step{Guest: g, From: []State{Preparing}, To: Shelved, claim: &none})
+				_, err = s.Move(ctx, system, Step{Guest: *g, From: []State{Preparing}, To: Shelved, claim: &none})
 			}
 			if err != nil {
 				return err
@@ -403,7 +408,12 @@ func (s *Store) Mend(ctx context.Context, pool string) error {
 
 // Guests returns every guest of a pool, by slot. All or nothing: what cannot be read whole is an error.
 func (s *Store) Guests(ctx context.Context, pool string) ([]Guest, error) {
-	return s.guests(ctx, pool, nil)
+	return GuestsAs(ctx, s, pool, func(g Guest) Guest { return g })
+}
+
+// GuestsAs is Guests for who keeps a part of each: there may be 100 000, which are never in memory whole.
+func GuestsAs[T any](ctx context.Context, s *Store, pool string, part func(Guest) T) ([]T, error) {
+	return guestsAs(ctx, s, pool, nil, part)
 }
 
 // GuestsIn returns those guests of a pool that are in certain slots, by slot. A slot without a guest is left out.
@@ -411,17 +421,17 @@ func (s *Store) GuestsIn(ctx context.Context, pool string, slots []int) ([]Guest
 	if len(slots) == 0 {
 		return nil, nil
 	}
-	return s.guests(ctx, pool, slots)
+	return guestsAs(ctx, s, pool, slots, func(g Guest) Guest { return g })
 }
 
-func (s *Store) guests(ctx context.Context, pool string, which []int) ([]Guest, error) {
+func guestsAs[T any](ctx context.Context, s *Store, pool string, which []int, part func(Guest) T) ([]T, error) {
 	for range 5 {
-		guests, missing, err := s.slots(ctx, pool, which)
+		guests, missing, err := slotsAs(ctx, s, pool, which, part)
 		if err != nil || len(missing) == 0 {
 			return guests, err
 		}
 		// A guest that moved between two caches while it was read is in neither; a slot without a guest stays without.
-		again, still, err := s.slots(ctx, pool, which)
+		again, still, err := slotsAs(ctx, s, pool, which, part)
 		if err != nil || slices.Equal(missing, still) {
 			return again, err
 		}
@@ -429,23 +439,34 @@ func (s *Store) guests(ctx context.Context, pool string, which []int) ([]Guest, 
 	return nil, fmt.Errorf("%w: the guests of pool %s move too fast to be read whole", ErrUnavailable, pool)
 }
 
-// slots reads what is in slots of a pool; none means all that are taken.
-func (s *Store) slots(ctx context.Context, pool string, which []int) (guests []Guest, missing []int, err error) {
+// slotsAs reads what is in slots of a pool; none means all that are taken.
+func slotsAs[T any](ctx context.Context, s *Store, pool string, which []int, part func(Guest) T) (guests []T, missing []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*s.options.Timeout)
 	defer cancel()
 	taken, err := s.taken(ctx, pool, which)
 	if err != nil || len(taken) == 0 {
 		return nil, nil, outage(err)
 	}
-	keys := make([]string, len(taken))
-	for i, at := range taken {
-		keys[i] = s.base(at.cache) + ":guest:" + GuestName(pool, at.number)
+	guests = make([]T, 0, len(taken))
+	known := words{}
+	for some := range slices.Chunk(taken, readBatch) {
+		keys := make([]string, len(some))
+		for i, at := range some {
+			keys[i] = s.base(at.cache) + ":guest:" + GuestName(pool, at.number)
+		}
+		read, err := s.readGuests(ctx, keys, known)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, g := range read {
+			if g.Name == "" {
+				missing = append(missing, some[i].number)
+			} else {
+				guests = append(guests, part(g))
+			}
+		}
 	}
-	guests, without, err := s.readGuests(ctx, keys, make([]Guest, 0, len(keys)), words{})
-	for _, i := range without {
-		missing = append(missing, taken[i].number)
-	}
-	return guests, missing, err
+	return guests, missing, nil
 }
 
 // slot is one that is taken, and the cache that its guest is in.
@@ -481,41 +502,27 @@ func (s *Store) taken(ctx context.Context, pool string, which []int) (out []slot
 // readBatch is how many guests are asked for at once: the answers of 100 000 would fill the memory.
 const readBatch = 500
 
-// readGuests adds the guests on record under some keys to those that were read before, and returns the places of the keys
-// that have none.
-func (s *Store) readGuests(ctx context.Context, keys []string, guests []Guest, known words) (_ []Guest, without []int, err error) {
+// readGuests reads the guests on record under some keys, at most readBatch. Where there is none, it has no name.
+func (s *Store) readGuests(ctx context.Context, keys []string, known words) ([]Guest, error) {
+	cmds := make([]*redis.SliceCmd, len(keys))
+	_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, key := range keys {
+			cmds[i] = pipe.HMGet(ctx, key, guestFields...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, outage(err)
+	}
 	fields := make(map[string]string, len(guestFields))
-	for first, some := range chunks(keys, readBatch) {
-		cmds := make([]*redis.SliceCmd, len(some))
-		_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			for i, key := range some {
-				cmds[i] = pipe.HMGet(ctx, key, guestFields...)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, nil, outage(err)
+	guests := make([]Guest, len(keys))
+	for i, cmd := range cmds {
+		for j, v := range cmd.Val() {
+			fields[guestFields[j]] = text(v)
 		}
-		for i, cmd := range cmds {
-			if cmd.Val()[0] == nil {
-				without = append(without, first+i)
-				continue
-			}
-			for j, v := range cmd.Val() {
-				fields[guestFields[j]] = text(v)
-			}
-			guests = append(guests, known.share(parseGuest(fields)))
-		}
+		guests[i] = known.share(parseGuest(fields))
 	}
-	return guests, without, nil
-}
-
-// chunks are the parts of a list of at most n each, with the place of their first.
-func chunks(list []string, n int) iter.Seq2[int, []string] {
-	return func(yield func(int, []string) bool) {
-		for i := 0; i < len(list) && yield(i, list[i:min(i+n, len(list))]); i += n {
-		}
-	}
+	return guests, nil
 }
 
 // words keeps one copy of each of the words that many guests have in common.

@@ -216,10 +216,18 @@ func (s *Store) CacheGuests(ctx context.Context, cache string) ([]Guest, error) 
 		return []Guest{}, outage(err)
 	}
 	slices.Sort(names)
-	keys := make([]string, len(names))
-	for i, name := range names {
-		keys[i] = base + ":guest:" + name
+	out := make([]Guest, 0, len(names))
+	known := words{}
+	for some := range slices.Chunk(names, readBatch) {
+		keys := make([]string, len(some))
+		for i, name := range some {
+			keys[i] = base + ":guest:" + name
+		}
+		guests, err := s.readGuests(ctx, keys, known)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, slices.DeleteFunc(guests, func(g Guest) bool { return g.Name == "" })...)
 	}
-	out, _, err := s.readGuests(ctx, keys, make([]Guest, 0, len(keys)), words{})
-	return out, err
+	return out, nil
 }

@@ -43,7 +43,7 @@ func (l *Loop) guests(ctx context.Context) ([]lease.Guest, error) {
 func (l *Loop) snapshot() Snapshot {
 	s := Snapshot{
 		Fleet: l.inForce(), Digests: map[string]string{}, Off: map[string]bool{}, Paused: map[string]bool{},
-		Backoff: map[string]bool{}, Busy: map[string]bool{}, Stalled: map[string]bool{}, Now: l.o.Now(), Guests: l.view.known(),
+		Backoff: map[string]bool{}, Busy: map[string]bool{}, Stalled: map[string]bool{}, Now: l.o.Now(), Guests: l.view.guests,
 	}
 	var waiting []lease.Lease
 	for _, c := range s.Fleet.AllCaches() {

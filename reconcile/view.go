@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 // it is read again now and then, for changes that no notice came of, such as those of another server. What is out of date
 // does no harm: every move of a guest compares before it sets.
 type view struct {
-	guests    map[string][]lease.Guest // by pool and slot, without what only their users need to know
+	guests    []lease.Guest            // in the order of pools and slots, without what only their users need to know
 	waiting   map[string][]lease.Lease // by cache
 	overrides map[string]*lease.Override
 	pauses    map[string]*lease.Pause // by pool
@@ -41,7 +43,7 @@ func noNews() news {
 
 func newView() *view {
 	return &view{
-		guests: map[string][]lease.Guest{}, waiting: map[string][]lease.Lease{}, overrides: map[string]*lease.Override{},
+		waiting: map[string][]lease.Lease{}, overrides: map[string]*lease.Override{},
 		pauses: map[string]*lease.Pause{}, news: func() news { n := noNews(); n.all = true; return n }(),
 	}
 }
@@ -60,6 +62,13 @@ func (v *view) stir(pool, cache string) {
 	v.news.stir(pool, cache)
 }
 
+// read has one guest read again.
+func (v *view) read(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.news.read(name)
+}
+
 func (n *news) stir(pool, cache string) {
 	if pool != "" {
 		n.pools[pool] = true
@@ -69,7 +78,6 @@ func (n *news) stir(pool, cache string) {
 	}
 }
 
-// read has one guest read again.
 func (n *news) read(name string) {
 	pool, slot, err := lease.ParseGuestName(name)
 	if err != nil {
@@ -136,7 +144,7 @@ func (l *Loop) readNews(ctx context.Context, n news) error {
 	}
 	l.view.apply(n)
 	for name, slots := range n.slots {
-		if len(slots) > max(fewSlots, len(l.view.guests[name])/8) {
+		if first, end := l.view.pool(name); len(slots) > max(fewSlots, (end-first)/8) {
 			n.pools[name] = true
 		} else if err := l.lookAtGuests(ctx, name, slices.Sorted(maps.Keys(slots))); err != nil {
 			return err
@@ -165,15 +173,25 @@ func (v *view) apply(n news) {
 		if err != nil {
 			continue
 		}
-		guests := v.guests[pool]
-		i, known := slices.BinarySearchFunc(guests, slot, bySlot)
-		if !known || !t.Apply(&guests[i]) {
+		if i, known := v.find(pool, slot); !known || !t.Apply(&v.guests[i]) {
 			n.read(name)
 		}
 	}
 }
 
-func bySlot(g lease.Guest, slot int) int { return cmp.Compare(g.Slot, slot) }
+// find tells where the guest of a slot is, or would be.
+func (v *view) find(pool string, slot int) (int, bool) {
+	return slices.BinarySearchFunc(v.guests, slot, func(g lease.Guest, slot int) int {
+		return cmp.Or(strings.Compare(g.Pool, pool), cmp.Compare(g.Slot, slot))
+	})
+}
+
+// pool tells where the guests of a pool are: from first to before end.
+func (v *view) pool(name string) (first, end int) {
+	first, _ = v.find(name, 0)
+	end, _ = v.find(name, math.MaxInt)
+	return first, end
+}
 
 // lookAtGuests reads some guests of a pool.
 func (l *Loop) lookAtGuests(ctx context.Context, pool string, slots []int) error {
@@ -182,21 +200,19 @@ func (l *Loop) lookAtGuests(ctx context.Context, pool string, slots []int) error
 	if err != nil {
 		return err
 	}
-	guests := v.guests[pool]
 	for _, slot := range slots {
-		i, known := slices.BinarySearchFunc(guests, slot, bySlot)
-		j, there := slices.BinarySearchFunc(read, slot, bySlot)
+		i, known := v.find(pool, slot)
+		j, there := slices.BinarySearchFunc(read, slot, func(g lease.Guest, slot int) int { return cmp.Compare(g.Slot, slot) })
 		switch {
 		case known && there:
-			guests[i] = outline(read[j])
+			v.guests[i] = outline(read[j])
 		case known:
-			guests = slices.Delete(guests, i, i+1)
+			v.guests = slices.Delete(v.guests, i, i+1)
 		case there:
-			guests = slices.Insert(guests, i, outline(read[j]))
+			v.guests = slices.Insert(v.guests, i, outline(read[j]))
 		}
 	}
-	v.guests[pool] = guests
-	if len(guests) == 0 {
+	if first, end := v.pool(pool); first == end {
 		return l.lookAtPool(ctx, pool)
 	}
 	return nil
@@ -214,7 +230,7 @@ func (l *Loop) lookAll(ctx context.Context) error {
 		return err
 	}
 	v := l.view
-	v.guests, v.waiting = map[string][]lease.Guest{}, map[string][]lease.Lease{}
+	v.guests, v.waiting = nil, map[string][]lease.Lease{}
 	v.overrides, v.pauses = map[string]*lease.Override{}, map[string]*lease.Pause{}
 	for _, name := range names {
 		if err := l.lookAtPool(ctx, name); err != nil {
@@ -232,19 +248,19 @@ func (l *Loop) lookAll(ctx context.Context) error {
 
 func (l *Loop) lookAtPool(ctx context.Context, name string) error {
 	v := l.view
-	guests, err := l.o.Store.Guests(ctx, name)
+	guests, err := lease.GuestsAs(ctx, l.o.Store, name, outline)
 	if err != nil {
 		return err
 	}
-	for i, g := range guests {
-		guests[i] = outline(g)
+	if first, end := v.pool(name); end-first == len(v.guests) {
+		v.guests = guests // there is no other pool
+	} else {
+		v.guests = slices.Replace(v.guests, first, end, guests...)
 	}
-	v.guests[name] = guests
 	if v.pauses[name], err = l.o.Store.Paused(ctx, name); err != nil {
 		return err
 	}
-	if len(v.guests[name]) == 0 && l.inForce().Pool(name) == nil {
-		delete(v.guests, name)
+	if len(guests) == 0 && l.inForce().Pool(name) == nil {
 		delete(v.pauses, name)
 	}
 	return nil
@@ -269,19 +285,6 @@ func (l *Loop) lookAtCache(ctx context.Context, name string) error {
 	}
 	v.waiting[name], err = l.o.Store.Queue(ctx, name, maxDemand)
 	return err
-}
-
-// known are all guests of the view, by pool and slot.
-func (v *view) known() []lease.Guest {
-	n := 0
-	for _, guests := range v.guests {
-		n += len(guests)
-	}
-	all := make([]lease.Guest, 0, n)
-	for _, name := range slices.Sorted(maps.Keys(v.guests)) {
-		all = append(all, v.guests[name]...)
-	}
-	return all
 }
 
 // nextTurn is when something that the view knows turns out otherwise by time alone: a hold or quarantine ends, an override
@@ -313,11 +316,9 @@ func (v *view) nextTurn(s Snapshot) (next time.Time) {
 
 // turn stirs what has turned out otherwise by time.
 func (v *view) turn(now time.Time) {
-	for pool, guests := range v.guests {
-		if slices.ContainsFunc(guests, func(g lease.Guest) bool {
-			return (g.State == lease.Held || g.State == lease.Quarantined) && !g.Until.IsZero() && now.After(g.Until)
-		}) {
-			v.stir(pool, "")
+	for _, g := range v.guests {
+		if (g.State == lease.Held || g.State == lease.Quarantined) && !g.Until.IsZero() && now.After(g.Until) {
+			v.read(g.Name)
 		}
 	}
 	for cache, o := range v.overrides {

@@ -134,7 +134,7 @@ func (p *patrol) next() (chan<- job, job, func()) {
 }
 
 func (p *patrol) ask(c *check) job {
-	g, s := c.guest.Guest, *c.spec
+	g, s := c.guest.Guest(), *c.spec
 	return func(ctx context.Context) func() {
 		r := p.count(g.Pool, p.probe(ctx, g, s))
 		return func() {
@@ -175,7 +175,7 @@ func (p *patrol) carryOut(orders []order) {
 			o.guest.rest()
 			continue
 		}
-		g := o.guest.Guest
+		g := o.guest.Guest()
 		p.chores = append(p.chores, chore{callOff: o.guest.rest, do: func(ctx context.Context) func() {
 			after, err := p.execute(ctx, g, o)
 			return func() { p.executed(o, after, err) }

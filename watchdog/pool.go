@@ -29,7 +29,7 @@ type check struct {
 
 // guest is a guest under watch.
 type guest struct {
-	lease.Guest
+	memory
 	pool     *pool
 	checks   []*check
 	since    time.Time // when the watchdog first saw it in its state
@@ -37,7 +37,31 @@ type guest struct {
 	acting   bool      // a call on the store about it is under way
 	tried    time.Time // when such a call failed; zero: forgotten
 	gone     bool      // it is watched no more
+	read     int       // number of the last reading of the pool that found it
 	census   census    // what it adds to its pool's
+}
+
+// memory is what is remembered of a guest, a part of what the store says: there may be 100 000.
+type memory struct {
+	Name, Pool, Cache   string
+	State               lease.State
+	Incarnation, Port   int
+	Since               time.Time
+	Host, User, HostKey string
+	Lease, Reason       string
+	Health              string
+}
+
+func remember(g lease.Guest) memory {
+	return memory{g.Name, g.Pool, g.Cache, g.State, g.Incarnation, g.Port, g.Since, g.Host, g.User, g.HostKey, g.Lease, g.Reason, g.Health}
+}
+
+// Guest is the guest for those who ask it, or order something about it.
+func (m memory) Guest() lease.Guest {
+	return lease.Guest{
+		Name: m.Name, Pool: m.Pool, Cache: m.Cache, State: m.State, Incarnation: m.Incarnation, Port: m.Port, Since: m.Since,
+		Host: m.Host, User: m.User, HostKey: m.HostKey, Lease: m.Lease, Reason: m.Reason, Health: m.Health,
+	}
 }
 
 // census counts the guests of a pool for its brake.
@@ -61,20 +85,21 @@ type order struct {
 // have answered, with probes begun after the verdict, the brake is evaluated and the dead are tainted, all of them or none.
 // While the brake holds, ordinary results keep the census, and when it lets go, a new roll call comes before the first taint.
 type pool struct {
-	name    string
-	probes  []specs.Probe
-	brake   float64
-	patrol  *timetable
-	rand    func() float64
-	boot    time.Duration
-	guests  map[string]*guest
-	dead    map[*guest]struct{} // to be tainted when roll call and brake allow
-	census  census
-	held    bool
-	calling bool
-	calls   int    // roll calls so far
-	waiting int    // checks that have not answered the present one
-	shown   string // the condition as it was last made known
+	name     string
+	probes   []specs.Probe
+	brake    float64
+	patrol   *timetable
+	rand     func() float64
+	boot     time.Duration
+	guests   map[string]*guest
+	dead     map[*guest]struct{} // to be tainted when roll call and brake allow
+	census   census
+	held     bool
+	calling  bool
+	readings int    // of all guests
+	calls    int    // roll calls so far
+	waiting  int    // checks that have not answered the present one
+	shown    string // the condition as it was last made known
 }
 
 func newPool(name string, patrol *timetable, o Options) *pool {
@@ -83,8 +108,8 @@ func newPool(name string, patrol *timetable, o Options) *pool {
 
 // tainted for what the watchdog saw: such a guest counts as unhealthy until its replacement is under way, or a pool that
 // loses one guest after another would never brake.
-func condemned(g lease.Guest) bool {
-	return g.State == lease.Tainted && (g.Reason == reasonDead || g.Reason == reasonVanished)
+func condemned(state lease.State, reason string) bool {
+	return state == lease.Tainted && (reason == reasonDead || reason == reasonVanished)
 }
 
 func watched(g lease.Guest) bool {
@@ -92,7 +117,7 @@ func watched(g lease.Guest) bool {
 	case lease.Booting, lease.Preparing, lease.Shelved, lease.Leased, lease.Resetting:
 		return true
 	}
-	return condemned(g)
+	return condemned(g.State, g.Reason)
 }
 
 func probed(s lease.State) bool { return s == lease.Booting || member(s) }
@@ -108,7 +133,7 @@ func (p *pool) configure(probes []specs.Probe, brake float64, now time.Time) {
 	}
 	p.probes = probes
 	for _, g := range slices.Collect(maps.Values(p.guests)) {
-		again := g.Guest
+		again := g.Guest()
 		vanished := g.vanished
 		p.drop(g)
 		p.update(now, again, false)
@@ -124,9 +149,8 @@ func sameProbe(a, b specs.Probe) bool {
 
 // update takes in what the store says of a guest. scripted tells that its cache runs a script between leases.
 func (p *pool) update(now time.Time, next lease.Guest, scripted bool) {
-	next.ID, next.Attributes, next.Evidence = "", nil, "" // nobody asks for them here, and there may be 100 000 guests
 	g := p.guests[next.Name]
-	if g != nil && (!watched(next) || !sameMachine(g.Guest, next)) {
+	if g != nil && (!watched(next) || !sameMachine(g.memory, next)) {
 		p.drop(g)
 		g = nil
 	}
@@ -138,19 +162,19 @@ func (p *pool) update(now time.Time, next lease.Guest, scripted bool) {
 		return
 	}
 	before := g.State
-	g.Guest = next
+	g.memory = remember(next)
 	if before != next.State {
 		p.moved(g, before, scripted, now)
 	}
 	p.recount(g)
 }
 
-func sameMachine(a, b lease.Guest) bool {
+func sameMachine(a memory, b lease.Guest) bool {
 	return a.Incarnation == b.Incarnation && a.Host == b.Host && a.Port == b.Port && a.User == b.User && a.HostKey == b.HostKey
 }
 
 func (p *pool) add(next lease.Guest, now time.Time) {
-	g := &guest{Guest: next, pool: p, since: now}
+	g := &guest{memory: remember(next), pool: p, since: now}
 	for i := range p.probes {
 		g.checks = append(g.checks, &check{guest: g, spec: &p.probes[i]})
 	}
@@ -226,9 +250,9 @@ func (p *pool) recount(g *guest) {
 
 func (g *guest) count() census {
 	switch {
-	case g.gone || !member(g.State) && g.vanished == "" && !condemned(g.Guest):
+	case g.gone || !member(g.State) && g.vanished == "" && !condemned(g.State, g.Reason):
 		return census{}
-	case g.vanished != "" || condemned(g.Guest) || g.verdict() != Alive || g.blind():
+	case g.vanished != "" || condemned(g.State, g.Reason) || g.verdict() != Alive || g.blind():
 		return census{total: 1, unhealthy: 1}
 	}
 	return census{total: 1}

@@ -111,7 +111,7 @@ func (w *world) obey(orders []order) {
 func (w *world) members(which func(string) bool) int {
 	n := 0
 	for name, g := range w.guests {
-		if (member(g.State) || condemned(g)) && (which(name) || condemned(g)) {
+		if (member(g.State) || condemned(g.State, g.Reason)) && (which(name) || condemned(g.State, g.Reason)) {
 			n++
 		}
 	}

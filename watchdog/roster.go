@@ -49,7 +49,7 @@ func (p *patrol) takeTurns(now time.Time) {
 	for name, t := range turns {
 		pool, _, _ := lease.ParseGuestName(name)
 		if pl := p.pools[pool]; pl != nil && pl.guests[name] != nil {
-			if g := pl.guests[name].Guest; t.Apply(&g) {
+			if g := pl.guests[name].Guest(); t.Apply(&g) {
 				pl.update(now, g, p.scripted(g))
 				touched[pl] = struct{}{}
 				continue
@@ -192,25 +192,30 @@ func (p *patrol) listPools(ctx context.Context) (func(), error) {
 
 func (p *patrol) readPool(name string) {
 	p.chore(func(ctx context.Context) (func(), error) {
-		guests, err := p.o.Store.Guests(ctx, name)
+		guests, err := lease.GuestsAs(ctx, p.o.Store, name, remember)
 		return func() { p.takeIn(name, guests) }, err
 	})
 }
 
 // takeIn takes in all guests of a pool.
-func (p *patrol) takeIn(name string, guests []lease.Guest) {
+func (p *patrol) takeIn(name string, guests []memory) {
 	now := time.Now()
 	if p.pools[name] == nil && len(guests) == 0 && p.o.Store.Fleet().Pool(name) == nil {
 		return
 	}
 	pl := p.pool(name, now)
-	left := maps.Clone(pl.guests)
-	for _, g := range guests {
-		delete(left, g.Name)
+	pl.readings++
+	for _, m := range guests {
+		g := m.Guest()
 		pl.update(now, g, p.scripted(g))
+		if known := pl.guests[g.Name]; known != nil {
+			known.read = pl.readings
+		}
 	}
-	for _, g := range left {
-		pl.drop(g)
+	for _, g := range pl.guests {
+		if g.read != pl.readings {
+			pl.drop(g)
+		}
 	}
 	p.settle(pl, now)
 	if len(pl.guests) == 0 && p.o.Store.Fleet().Pool(name) == nil {
