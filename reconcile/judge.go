@@ -43,8 +43,9 @@ type verdict struct{ reason, message string }
 // judge says of every pool and shard how it stands, after a pass.
 func (l *Loop) judge(s Snapshot) {
 	brakes := l.o.Brakes()
-	byPool := map[string][]lease.Guest{}
-	for _, g := range s.Guests {
+	byPool := map[string][]*lease.Guest{}
+	for i := range s.Guests {
+		g := &s.Guests[i]
 		byPool[g.Pool] = append(byPool[g.Pool], g)
 	}
 	l.mu.Lock()
@@ -95,7 +96,7 @@ func (l *Loop) judgeShard(sh *shardState, s Snapshot) {
 	l.write(&sh.conditions, s, stalled, waiting, busy)
 }
 
-func (l *Loop) judgePool(name string, guests []lease.Guest, s Snapshot, brake string) {
+func (l *Loop) judgePool(name string, guests []*lease.Guest, s Snapshot, brake string) {
 	p := l.pool(name)
 	l.write(&p.conditions, s, l.stalledPool(name), l.waitingPool(name, p, s, brake), l.busyPool(name, guests, s))
 }
@@ -153,7 +154,7 @@ func (l *Loop) waitingPool(name string, p *poolState, s Snapshot, brake string) 
 	return verdict{}
 }
 
-func (l *Loop) busyPool(name string, guests []lease.Guest, s Snapshot) verdict {
+func (l *Loop) busyPool(name string, guests []*lease.Guest, s Snapshot) verdict {
 	counts := map[lease.State]int{}
 	for _, g := range guests {
 		switch g.State {
