@@ -1,5 +1,11 @@
 // Package browser tests the status pages as people meet them: the built binary, real guests, a real Chromium. It is a module
 // of its own so that what drives the browser stays out of Greenroom's dependencies.
+//
+// The docs' screenshots are written by
+//
+//	go test -C integration/browser -run Screenshots . -args -update
+//
+// and -look DIR writes a picture of every page that is audited, to be looked at.
 package browser
 
 import (
@@ -152,7 +158,7 @@ func (h *house) serve() error {
 	if err := h.declare(fleet); err != nil {
 		return err
 	}
-	h.server = h.command(context.Background(), "serve", "--specs", filepath.Join(h.dir, "specs"), "--listen", "127.0.0.1:0")
+	h.server = h.command(context.Background(), "serve", "--specs", "specs", "--listen", "127.0.0.1:0")
 	h.server.Stderr = &h.log
 	if err := h.server.Start(); err != nil {
 		return err

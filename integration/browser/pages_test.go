@@ -50,12 +50,12 @@ var more = strings.NewReplacer("warm  = 2", "warm  = 3", `owner = "research"`, `
 	"cache \"weekly\" {\n  owner = \"research\"\n  pools = [pool.large]\n  size  = 1\n  max   = 1\n}\n"
 
 // plan asks what a spec would change, and returns the path of the answer's page.
-func plan(t *testing.T, spec string) string {
+func plan(t *testing.T, spec string, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	noError(t, os.WriteFile(filepath.Join(dir, "fleet.hcl"), []byte(spec), 0o600))
 	var p struct{ ID string }
-	cmd := home.command(t.Context(), "plan", dir, "-o", "json")
+	cmd := home.command(t.Context(), append([]string{"plan", dir, "-o", "json"}, args...)...)
 	out, _ := cmd.Output() // it exits with 2 for changes
 	noError(t, json.Unmarshal(out, &p))
 	return "/plans/" + p.ID
@@ -80,21 +80,21 @@ func (b *tab) audited(path string) {
 		}
 		if *look != "" {
 			name := fmt.Sprintf("%s-%d.png", strings.NewReplacer("/", "_", "?", "_").Replace(path), width)
-			b.picture(filepath.Join(*look, name))
+			noError(b.T, os.WriteFile(filepath.Join(*look, name), b.picture(), 0o644))
 		}
 	}
 }
 
-// picture writes what the window shows, and more of the page where it is not too long.
-func (b *tab) picture(path string) {
+// picture shows a page, or where that is too long as much of it as a window does.
+func (b *tab) picture() (png []byte) {
 	b.Helper()
 	take := chromedp.FullScreenshot(100)
-	if eval[int](b, "document.body.scrollHeight") > 3000 {
+	if eval[int](b, "document.body.scrollHeight") > 2400 {
 		take = chromedp.CaptureScreenshot()
 	}
 	png, err := chromedp.Run(b.ctx, take)
 	noError(b.T, err)
-	noError(b.T, os.WriteFile(path, png, 0o644))
+	return png
 }
 
 // leased waits until the page says how many guests are.
@@ -198,7 +198,7 @@ func TestEverythingIsDoneByTheKeyboard(t *testing.T) {
 	b.shows("It is ordered to be replaced now.")
 	b.shows(fmt.Sprintf("%s.%d the current machine", guest, machine+1)) // by itself
 	b.shows("It is shelved.")
-	b.shows("gone: manual")
+	b.shows("replaced: manual")
 	b.shows("smells, says admin")
 }
 
@@ -216,6 +216,27 @@ func TestPagesAreOfUseWithoutJavaScript(t *testing.T) {
 	b.until(`document.querySelector("#pause-reason").checkVisibility()`)
 }
 
+// storied gives a guest something to tell, and returns the path of its page.
+func storied(t *testing.T) string {
+	t.Helper()
+	var l lease
+	noError(t, home.call(home.jenkins, "POST", "/v1/leases", `{"cache": "release"}`, &l))
+	noError(t, home.call(home.jenkins, "DELETE", "/v1/leases/"+l.ID, `{"outcome": "fail"}`, nil))
+	noError(t, home.post("/v1/guests/single-1/taint", map[string]string{"reason": "its disk is full"}))
+	noError(t, home.until("it is replaced", func() error {
+		var g struct {
+			State       string
+			Incarnation int
+		}
+		err := home.call(home.admin, "GET", "/v1/guests/single-1", "", &g)
+		if err == nil && (g.State != "shelved" || g.Incarnation == 1) {
+			err = fmt.Errorf("it is %+v", g)
+		}
+		return err
+	}))
+	return "/guests/single-1"
+}
+
 // The screenshots of the docs are written when asked for; each is looked at before it is committed.
 func TestScreenshotsAreSmallEnoughForTheDocs(t *testing.T) {
 	busy(t)
@@ -229,20 +250,18 @@ func TestScreenshotsAreSmallEnoughForTheDocs(t *testing.T) {
 		{"fleet-narrow", "/", "light", 390},
 		{"pool", "/pools/local", "light", 1080},
 		{"cache", "/caches/nightly", "dark", 1080},
-		{"guest", "/guests/single-1", "light", 1080},
+		{"guest", storied(t), "light", 1080},
 		{"queue", "/queue", "light", 1080},
+		{"plan", plan(t, strings.ReplaceAll(more, hostile, "science"), "--name", "pull/12"), "dark", 1080},
 	} {
 		b.looks(shot.width, shot.theme)
 		b.visit(shot.path)
-		b.shows("Updates by itself.")
-		take := chromedp.FullScreenshot(100)
-		if eval[int](b, "document.body.scrollHeight") > 1500 { // a long page is shown as far as a window shows it
-			take = chromedp.CaptureScreenshot()
+		if shot.name != "plan" {
+			b.shows("Updates by itself.")
 		}
-		png, err := chromedp.Run(b.ctx, take)
-		noError(t, err)
-		if len(png) > 200<<10 {
-			t.Errorf("%s has %d bytes, want at most 200 KiB", shot.name, len(png))
+		png := b.picture()
+		if len(png) > 300<<10 {
+			t.Errorf("%s has %d bytes, want at most 300 KiB", shot.name, len(png))
 		}
 		if *update {
 			noError(t, os.WriteFile(filepath.Join("..", "..", "docs", "screenshots", shot.name+".png"), png, 0o644))

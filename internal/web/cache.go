@@ -1,7 +1,9 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
+	"slices"
 
 	"greenroom/lease"
 	"greenroom/lease/client"
@@ -63,6 +65,9 @@ func (s *Site) look(r *http.Request, who visitor, name string) (cachePage, error
 			p.Leases = append(p.Leases, l)
 		}
 	}
+	slices.SortFunc(p.Leases, func(a, b client.Lease) int { // so that no row moves for nothing
+		return cmp.Or(a.Granted.Compare(b.Granted), cmp.Compare(a.ID, b.ID))
+	})
 	if c.Queue > 0 {
 		if p.Requests, err = api.Queue(ctx, name); err != nil {
 			return cachePage{}, err

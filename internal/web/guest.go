@@ -101,7 +101,7 @@ func leaseOf(r *http.Request, api *client.Client, g lease.Guest) (*client.Lease,
 func lives(events []lease.Event, now *lease.Guest) (out []life) {
 	next := time.Time{} // of the step after
 	for _, e := range events {
-		if drawn(e, events) {
+		if drawn(e, events) || e.From == e.To && e.Detail == "" { // the latter: a run has taken up what was ordered
 			continue
 		}
 		if len(out) == 0 || out[len(out)-1].Incarnation != e.Incarnation {
@@ -166,10 +166,10 @@ func (l life) Title() string {
 		return "the current machine"
 	case l.Now:
 		return "the current machine, on its way out: " + l.Why
-	case l.Why != "":
-		return "gone: " + l.Why
+	case slices.ContainsFunc(l.Steps, func(s step) bool { return s.To == lease.Replacing }):
+		return "replaced" + prefixed(": ", l.Why)
 	}
-	return "gone"
+	return "gone" + prefixed(": ", l.Why)
 }
 
 // Known tells the visitor more than others may see: where the guest is.

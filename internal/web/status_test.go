@@ -213,7 +213,7 @@ func TestAGuestTellsItsHistory(t *testing.T) {
 		{h.stranger.Secret, []string{"It is shelved."}, []string{"192.0.2", "address", "connection refused", "released: fail", "Actions"}},
 	} {
 		_, page := h.as(c.token, "/guests/local-2")
-		page.says(t, append(c.says, "local-2.2 the current machine", "local-2.1 gone: dead", "tainted: dead for", "by alice", "cache ci", "pool local, shard local-1234-1", "Lease of From To")...)
+		page.says(t, append(c.says, "local-2.2 the current machine", "local-2.1 replaced: dead", "tainted: dead for", "by alice", "cache ci", "pool local, shard local-1234-1", "Lease of From To")...)
 		page.lacks(t, c.lacks...)
 	}
 }
