@@ -42,14 +42,15 @@ func (s supply) Says() string {
 	for i, p := range s.Bar.Parts {
 		parts[i] = fmt.Sprintf("%d %s", p.Guests, p.State)
 	}
-	return fmt.Sprintf("%d of at most %d guests", s.All, s.Max) + prefixed(": ", strings.Join(parts, ", ")) + "."
+	return fmt.Sprintf("%d of at most %d guests", s.All, s.Max) + colon(strings.Join(parts, ", ")) + "."
 }
 
-func prefixed(prefix, s string) string {
+// colon leads over to what is there.
+func colon(s string) string {
 	if s == "" {
 		return ""
 	}
-	return prefix + s
+	return ": " + s
 }
 
 // standing is the condition that says most: a human must act, tried again later, under way, ready.

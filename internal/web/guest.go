@@ -155,7 +155,7 @@ func (p guestPage) Says() string {
 	case g.State == lease.Leased && p.Lease != nil:
 		return fmt.Sprintf("It is leased by %s.", p.Lease.Holder)
 	default:
-		return fmt.Sprintf("It is %s%s.", g.State, prefixed(": ", g.Reason))
+		return fmt.Sprintf("It is %s%s.", g.State, colon(g.Reason))
 	}
 }
 
@@ -167,9 +167,9 @@ func (l life) Title() string {
 	case l.Now:
 		return "the current machine, on its way out: " + l.Why
 	case slices.ContainsFunc(l.Steps, func(s step) bool { return s.To == lease.Replacing }):
-		return "replaced" + prefixed(": ", l.Why)
+		return "replaced" + colon(l.Why)
 	}
-	return "gone" + prefixed(": ", l.Why)
+	return "gone" + colon(l.Why)
 }
 
 // Known tells the visitor more than others may see: where the guest is.
