@@ -441,7 +441,12 @@ func (l *Loop) carryOut(ctx context.Context, a Action) error {
 		}
 	}
 	log := l.o.Log.With("pool", a.Pool, "cache", a.Cache, "guest", a.Guest.Name, "shard", a.Shard)
-	l.view.stir(a.Pool, a.Cache)
+	if err == nil {
+		l.view.read(a.Guest.Name)
+		l.view.stir("", a.Cache)
+	} else {
+		l.view.stir(a.Pool, a.Cache)
+	}
 	switch {
 	case err == nil:
 		log.Info("decided: "+string(a.Verb), "reason", a.Reason, "demand", a.Demand)

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	soon    = 10 * time.Millisecond // from a guest's move to reading it again: somebody may wait for it to be alive
-	lazily  = time.Second           // the same where a lease began or ended
-	retry   = time.Second           // from an outage of the store to asking it again
-	fewRead = 8                     // so many guests are read by themselves rather than with their pool
+	soon    = 3 * time.Millisecond // from a guest's move to reading it again: somebody may wait for it to be alive
+	lazily  = time.Second          // the same where a lease began or ended
+	retry   = time.Second          // from an outage of the store to asking it again
+	fewRead = 8                    // so many guests are read by themselves rather than with their pool
 )
 
 // job is work for a worker. What it returns is run by the loop, which alone touches the pools.
@@ -41,6 +41,7 @@ type patrol struct {
 	readMoved time.Time    // when to read those that moved; zero: none did
 	began     time.Time    // when the reading of every guest began; zero: it is not under way
 	reading   int          // reads of the store under way
+	readings  int          // of whole pools so far
 	broken    bool         // a read of the present round has failed
 	down      bool         // the store could not be reached
 }

@@ -106,7 +106,7 @@ func (p *patrol) read(now time.Time) {
 	switch {
 	case p.reading > 0:
 	case fleet.Revision == "" && len(fleet.Pools) == 0:
-		p.readAll, p.readMoved = now.Add(10*soon), time.Time{}
+		p.readAll, p.readMoved = now.Add(30*soon), time.Time{}
 	case !now.Before(p.readAll):
 		p.readAll, p.began = now.Add(p.o.Refresh), now
 		p.broken = false
@@ -190,30 +190,60 @@ func (p *patrol) listPools(ctx context.Context) (func(), error) {
 	}, err
 }
 
+// readPool reads all guests of a pool. The loop takes them in some at a time: there may be 100 000.
 func (p *patrol) readPool(name string) {
+	p.readings++
+	number := p.readings
 	p.chore(func(ctx context.Context) (func(), error) {
-		guests, err := lease.GuestsAs(ctx, p.o.Store, name, remember)
-		return func() { p.takeIn(name, guests) }, err
+		var some []memory
+		handOver := func() {
+			guests := some
+			some = nil
+			select {
+			case p.done <- func() { p.takeIn(name, guests, number) }:
+			case <-ctx.Done():
+			}
+		}
+		_, err := lease.GuestsAs(ctx, p.o.Store, name, func(g lease.Guest) struct{} {
+			if some = append(some, remember(g)); len(some) == takenAtOnce {
+				handOver()
+			}
+			return struct{}{}
+		})
+		return func() {
+			p.takeIn(name, some, number)
+			p.dropOthers(name, number)
+		}, err
 	})
 }
 
-// takeIn takes in all guests of a pool.
-func (p *patrol) takeIn(name string, guests []memory) {
-	now := time.Now()
-	if p.pools[name] == nil && len(guests) == 0 && p.o.Store.Fleet().Pool(name) == nil {
+const takenAtOnce = 500
+
+// takeIn takes in guests that a reading has found.
+func (p *patrol) takeIn(name string, guests []memory, reading int) {
+	if len(guests) == 0 {
 		return
 	}
+	now := time.Now()
 	pl := p.pool(name, now)
-	pl.readings++
 	for _, m := range guests {
 		g := m.Guest()
 		pl.update(now, g, p.scripted(g))
 		if known := pl.guests[g.Name]; known != nil {
-			known.read = pl.readings
+			known.read = reading
 		}
 	}
+}
+
+// dropOthers drops the guests of a pool that a whole reading has not found.
+func (p *patrol) dropOthers(name string, reading int) {
+	if p.pools[name] == nil && p.o.Store.Fleet().Pool(name) == nil {
+		return
+	}
+	now := time.Now()
+	pl := p.pool(name, now)
 	for _, g := range pl.guests {
-		if g.read != pl.readings {
+		if g.read != reading {
 			pl.drop(g)
 		}
 	}

@@ -93,8 +93,8 @@ func foundChanges(err error) (bool, error) {
 	return false, err
 }
 
-// roomy spares a Terraform without providers the collecting of garbage as long as it is small, which takes a third of a run of
-// a small shard. Providers would inherit it, and they are large.
+// roomy spares a short-lived process the collecting of garbage as long as it is small, which takes a third of a run of a small
+// shard: our runner, and a Terraform without providers. These would inherit it, and they are large.
 var roomy = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
 
 // waitDelay is what is left when our own kill of the whole process group, which comes first, has failed.

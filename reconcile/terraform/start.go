@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -135,6 +136,7 @@ func (d *Driver) runner(dir shardDir) *exec.Cmd {
 	cmd := exec.Command(d.opts.Self, args...)
 	cmd.Dir = string(dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Env = slices.Clone(roomy)
 	for name, value := range d.env() {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
