@@ -516,13 +516,13 @@ pool "failing" {
 `)
 }
 
-// failingModule plans well, and fails to apply.
-func (h *house) failingModule() {
+// failingModule plans well, and applies if a command does.
+func (h *house) failingModule(command string) {
 	h.Helper()
 	good := string(must(os.ReadFile(h.path("specs/odd/main.tf")))(h))
-	bad := strings.Replace(good, "triggers_replace", "provisioner \"local-exec\" { command = \"false\" }\n  triggers_replace", 1)
-	noError(h, os.Mkdir(h.path("specs/failing"), 0o700))
-	noError(h, os.WriteFile(h.path("specs/failing/main.tf"), []byte(bad), 0o600))
+	provisioner := fmt.Sprintf("provisioner \"local-exec\" { command = %q }\n  triggers_replace", command)
+	noError(h, os.MkdirAll(h.path("specs/failing"), 0o700))
+	noError(h, os.WriteFile(h.path("specs/failing/main.tf"), []byte(strings.Replace(good, "triggers_replace", provisioner, 1)), 0o600))
 }
 
 // jobs lease guests one after the other until they are stopped.
@@ -556,7 +556,7 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	redis := leasetest.Redis(t)
 	h := newHouse(t, options{redis: redis.URL})
 	h.module("port = 22")
-	h.failingModule()
+	h.failingModule("false")
 	h.write(troubled(`guard { max_retire = "0%" }`))
 	h.start()
 	p := h.prometheus()
@@ -571,8 +571,10 @@ func TestPrometheusShowsAHouseAndCallsSomebodyWhenItIsNotWell(t *testing.T) {
 	p.hasOnlyTheWordsOfTheDocs()
 	p.seesRestarts()
 	must(h.api.Taint(t.Context(), leases[1].Guest.Name, "nobody needs it any more"))(t)
-	noError(t, h.api.Resume(t.Context(), "failing"))
 	h.module(`host = "127.0.0.1", port = 1, user = "nobody", host_key = "", attributes = {}`)
+	h.failingModule("true")
+	h.adopts(troubled("")) // whose end nothing holds
+	noError(t, h.api.Resume(t.Context(), "failing"))
 	p.forgetsAPool()
 	redis.Stop(syscall.SIGTERM)
 	p.fires("GreenroomStoreAway")
@@ -635,7 +637,6 @@ func (p *prometheus) showsWork(leases []client.Lease) {
 // forgetsAPool takes a pool out of the specs, and waits until nothing is told of it.
 func (p *prometheus) forgetsAPool() {
 	p.Helper()
-	p.adopts(troubled("")) // whose end nothing holds
 	before, rest, _ := strings.Cut(string(troubled("")), `pool "mortal"`)
 	_, after, _ := strings.Cut(rest, `pool "odd"`)
 	p.adopts(text(before + `pool "odd"` + after))
