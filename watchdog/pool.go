@@ -37,7 +37,7 @@ type guest struct {
 	acting   bool      // a call on the store about it is under way
 	tried    time.Time // when such a call failed; zero: forgotten
 	gone     bool      // it is watched no more
-	read     int       // number of the last reading of the pool that found it
+	read     int       // number of the last reading that found it
 	census   census    // what it adds to its pool's
 }
 
@@ -85,21 +85,20 @@ type order struct {
 // have answered, with probes begun after the verdict, the brake is evaluated and the dead are tainted, all of them or none.
 // While the brake holds, ordinary results keep the census, and when it lets go, a new roll call comes before the first taint.
 type pool struct {
-	name     string
-	probes   []specs.Probe
-	brake    float64
-	patrol   *timetable
-	rand     func() float64
-	boot     time.Duration
-	guests   map[string]*guest
-	dead     map[*guest]struct{} // to be tainted when roll call and brake allow
-	census   census
-	held     bool
-	calling  bool
-	readings int    // of all guests
-	calls    int    // roll calls so far
-	waiting  int    // checks that have not answered the present one
-	shown    string // the condition as it was last made known
+	name    string
+	probes  []specs.Probe
+	brake   float64
+	patrol  *timetable
+	rand    func() float64
+	boot    time.Duration
+	guests  map[string]*guest
+	dead    map[*guest]struct{} // to be tainted when roll call and brake allow
+	census  census
+	held    bool
+	calling bool
+	calls   int    // roll calls so far
+	waiting int    // checks that have not answered the present one
+	shown   string // the condition as it was last made known
 }
 
 func newPool(name string, patrol *timetable, o Options) *pool {

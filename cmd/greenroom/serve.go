@@ -61,8 +61,8 @@ func newServe() *cobra.Command {
 // The garbage collector lets garbage grow to a part of what is in use and of a ballast that is never touched, and so costs no memory.
 // The heap of a small fleet would be collected many times a second; that of 100 000 guests would be held twice.
 const (
-	ballast = 96 << 20
-	garbage = 30 // percent
+	ballast = 128 << 20
+	garbage = 20 // percent
 )
 
 func serve(ctx context.Context, o server.Options) error {
