@@ -112,6 +112,9 @@ func (f fleetPage) Says() string {
 	for _, c := range f.Caches {
 		queue += c.Queue
 	}
+	if guests == 0 {
+		return "There are no guests; " + waiting(queue) + "."
+	}
 	return fmt.Sprintf("%s, %s leased; %s.", plural(guests, "guest"), map[bool]string{true: "none", false: strconv.Itoa(leased)}[leased == 0], waiting(queue))
 }
 

@@ -136,8 +136,10 @@ func (h *house) replace(g lease.Guest, reason, evidence string) lease.Guest {
 	ctx := h.t.Context()
 	g, err := h.store.Taint(ctx, alice, g, lease.Taint{Reason: reason, Evidence: evidence, Condemn: true})
 	must(h.t, err)
-	g, err = h.store.Claim(ctx, g, lease.Replacing, "run", "", 0)
-	must(h.t, err)
+	for _, run := range []string{"", "run"} { // what is decided, and then taken up
+		g, err = h.store.Claim(ctx, g, lease.Replacing, run, reason, 0)
+		must(h.t, err)
+	}
 	g, err = h.store.Publish(ctx, g, "run", g.Incarnation+1, lease.Machine{ID: "2", Host: "192.0.2.8", Port: 2222, User: "root"})
 	must(h.t, err)
 	g, err = h.store.Booted(ctx, g)

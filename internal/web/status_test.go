@@ -129,13 +129,18 @@ func TestThePoolTellsWhatItsLastRunsWereToDoAndDid(t *testing.T) {
 			Failed: map[string]string{"local-5": "no room"}, Created: []string{"local-4"},
 		},
 		{
+			Run: "r0", Shard: "local-1234-1", Started: now, Ended: now, Result: "init", Message: "no such module",
+			Plan: condition.RunPlan{Create: strings.Split(strings.Repeat("local-7 ", 13), " ")[:13]},
+		},
+		{
 			Run: "r8", Shard: "local-1234-1", Started: now.Add(-130 * time.Second), Ended: now.Add(-2 * time.Minute), Result: "ok",
 			Plan: condition.RunPlan{Replace: []string{"local-2"}}, Replaced: []string{"local-2"},
 		},
 	}
 	_, page := h.as(h.user.Secret, "/pools/local")
 	page.says(t, "r9 failed: apply shard local-1234-1, ended 13:03:00 (2 min ago) after 20 s to create local-4 local-5 to retire local-6 not done local-6 failed: local-5 no room it says <b>quota</b>",
-		"r8 ok shard local-1234-1, ended 13:02:00 (3 min ago) after 10 s to replace local-2 Settings")
+		"r8 ok shard local-1234-1, ended 13:02:00 (3 min ago) after 10 s to replace local-2 Settings",
+		"after 0.0 s to create 13 guests local-7", "local-7 it says no such module") // nothing was done, which goes without saying
 	page.lacks(t, "<b>quota")
 }
 
@@ -152,7 +157,10 @@ func TestAGuestTellsHowItsProbesStand(t *testing.T) {
 	page.says(t, "ssh every 10s 13:04:00 (2 min ago) failed 2 of 3")
 	page.lacks(t, "refused")
 	h.dog.probes = nil
-	b.get("/guests/local-1").says(t, "It is not probed while it is leased.")
+	b.get("/guests/local-1").says(t, "It has not been asked yet.")
+	_, err := h.store.Hold(t.Context(), alice, h.guest("local-2"), time.Now().Add(time.Hour))
+	must(t, err)
+	b.get("/guests/local-2").says(t, "It is not probed while it is held.")
 	h.dog.err = context.DeadlineExceeded
 	b.get("/guests/local-1").says(t, "It can't be told just now how they stand: not ready: the watchdog does not answer.")
 }
@@ -215,7 +223,17 @@ func TestAGuestTellsItsHistory(t *testing.T) {
 		_, page := h.as(c.token, "/guests/local-2")
 		page.says(t, append(c.says, "local-2.2 the current machine", "local-2.1 replaced: dead", "tainted: dead for", "by alice", "cache ci", "pool local, shard local-1234-1", "Lease of From To")...)
 		page.lacks(t, c.lacks...)
+		if n := strings.Count(page.text(), "replacing: dead"); n != 1 {
+			t.Errorf("that it is replaced is told %d times:\n%s", n, page.text())
+		}
 	}
+}
+
+func TestAFleetOfNothingSaysWhatComesFirst(t *testing.T) {
+	h := newHouse(t)
+	h.loop.say(func(st *condition.Status) { st.Pools = nil })
+	_, page := h.as(h.user.Secret, "/")
+	page.says(t, "There are no guests; nobody waits.", "Pools There are none: the specs declare them, and greenroom spec init writes some to begin with.")
 }
 
 func TestWhatAdminsDoIsDone(t *testing.T) {
