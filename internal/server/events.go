@@ -42,7 +42,8 @@ type Feed struct {
 
 	lineMu  sync.Mutex // of what follows
 	line    []told
-	lost    int // dropped since the last event
+	spare   []told // the room of the line before
+	lost    int    // dropped since the last event
 	working bool
 
 	mu        sync.Mutex // of what follows
@@ -126,7 +127,7 @@ func (f *Feed) work() {
 	for {
 		f.lineMu.Lock()
 		line, lost := f.line, f.lost
-		f.line, f.lost = nil, 0
+		f.line, f.spare, f.lost = f.spare[:0], nil, 0
 		f.working = len(line) > 0
 		f.lineMu.Unlock()
 		if len(line) == 0 {
@@ -135,6 +136,10 @@ func (f *Feed) work() {
 		for _, t := range line {
 			f.make(t)
 		}
+		clear(line)
+		f.lineMu.Lock()
+		f.spare = line
+		f.lineMu.Unlock()
 		if lost > 0 {
 			f.publish(entry{Event: client.Event{
 				Kind: client.EventsDropped, Time: f.now(), Reason: fmt.Sprintf("%d events are missing here: too much happened at once", lost),
@@ -285,7 +290,9 @@ func (f *Feed) publish(e entry) {
 	f.last = e.ID
 	f.kept = append(f.kept, e)
 	if n := len(f.kept); n >= 2*keptEvents {
-		f.kept = slices.Clone(f.kept[n-keptEvents:])
+		copy(f.kept, f.kept[n-keptEvents:])
+		clear(f.kept[keptEvents:])
+		f.kept = f.kept[:keptEvents]
 	}
 	if n := len(f.kept) - keptEvents; n > 0 {
 		f.gone = f.kept[n-1].ID

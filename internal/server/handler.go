@@ -181,7 +181,11 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 
 // readAll reads a body of at most limit bytes.
 func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var buf bytes.Buffer
+	if r.ContentLength >= 0 {
+		buf.Grow(int(min(r.ContentLength, limit)) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
@@ -189,7 +193,7 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	case err != nil:
 		return nil, malformed("the body could not be read to its end")
 	}
-	return body, nil
+	return buf.Bytes(), nil
 }
 
 func malformed(format string, args ...any) error {

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"sync"
 
 	"greenroom/lease"
 	"greenroom/lease/client"
@@ -96,12 +98,23 @@ func write(w http.ResponseWriter, status int, contentType string, v any) {
 		w.WriteHeader(status)
 		return
 	}
-	body, err := json.Marshal(v)
-	if err != nil {
+	body := bodies.Get().(*bytes.Buffer)
+	defer func() {
+		if body.Cap() <= keptBody {
+			body.Reset()
+			bodies.Put(body)
+		}
+	}()
+	if err := json.NewEncoder(body).Encode(v); err != nil {
 		panic(err) // a shape that can't be JSON is a fault in the code
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body.Bytes())
 }
+
+// bodies are buffers of answers that were sent, but for the large ones.
+const keptBody = 16 << 10
+
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
