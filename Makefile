@@ -70,7 +70,12 @@ fuzz-smoke: ## run each fuzz target for FUZZ (5s)
 	done
 
 .PHONY: bench
-bench: ## run the benchmarks
+bench: ## measure the built server against baselines, into integration/bench/RESULTS.md and bin/bench.json; flags by ARGS
+	@mkdir -p $(BIN)
+	go run ./integration/bench -results integration/bench/RESULTS.md -json $(BIN)/bench.json $(ARGS)
+
+.PHONY: microbench
+microbench: ## run the benchmarks of packages
 	go test -run '^$$' -bench . ./...
 
 .PHONY: clean

@@ -57,7 +57,18 @@ func (l *lab) probing(ctx context.Context) ([]result, error) {
 	if err := pause(ctx, min(l.sizes.window, 2*probeInterval)); err != nil { // until all are in the timetable
 		return nil, err
 	}
-	s := parts.server
+	results, err := parts.server.countProbes(ctx, l.sizes)
+	if err != nil {
+		return nil, err
+	}
+	scrape, err := parts.server.scrapes(ctx)
+	return append(results, result{
+		Name: fmt.Sprintf("a scrape of the metrics with %d guests", l.sizes.probed), Unit: "ms", Measured: scrape, Goal: atMost(50),
+	}), err
+}
+
+// countProbes watches the probes of a while.
+func (s *server) countProbes(ctx context.Context, z sizes) ([]result, error) {
 	before, err := s.probes(ctx)
 	if err != nil {
 		return nil, err
@@ -67,7 +78,7 @@ func (l *lab) probing(ctx context.Context) ([]result, error) {
 		return nil, err
 	}
 	start := time.Now()
-	if err := pause(ctx, l.sizes.window); err != nil {
+	if err := pause(ctx, z.window); err != nil {
 		return nil, err
 	}
 	took := time.Since(start)
@@ -79,10 +90,10 @@ func (l *lab) probing(ctx context.Context) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := float64(l.sizes.probed) / probeInterval.Seconds()
+	wanted := float64(z.probed) / probeInterval.Seconds()
 	return []result{
 		{
-			Name: fmt.Sprintf("processor for probing %d guests every %v", l.sizes.probed, probeInterval), Unit: "% of a core",
+			Name: fmt.Sprintf("processor for probing %d guests every %v", z.probed, probeInterval), Unit: "% of a core",
 			Measured: 100 * (usedAfter - used).Seconds() / took.Seconds(), Goal: atMost(50),
 		},
 		{
@@ -90,6 +101,19 @@ func (l *lab) probing(ctx context.Context) ([]result, error) {
 			Baseline: wanted, Against: "guests by interval", Ratio: (after - before) / took.Seconds() / wanted, Goal: atLeast(0.95),
 		},
 	}, nil
+}
+
+// scrapes is the median time of a scrape, in milliseconds.
+func (s *server) scrapes(ctx context.Context) (float64, error) {
+	var took []time.Duration
+	for range 21 {
+		start := time.Now()
+		if _, err := s.probes(ctx); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(start))
+	}
+	return float64(median(took).Microseconds()) / 1000, nil
 }
 
 // probes is how many probes the server says it has made with success.
