@@ -29,6 +29,7 @@ plan)
   echo . >> "$DIR/plans"
   for arg; do case "$arg" in -out=*) : > "${arg#-out=}" ;; esac; done ;;
 apply)
+  if [ -e "$DIR/no-pipes" ] && [ -p "$TF_CLI_CONFIG_FILE" ]; then : > "$DIR/refused"; exit 1; fi
   cat "$TF_CLI_CONFIG_FILE" > "$DIR/config" || exit 1
   for arg; do :; done
   [ -e "$arg" ] || { echo "there is no $arg" >> "$DIR/unapproved"; exit 1; } ;;
@@ -404,5 +405,21 @@ esac`)
 	})
 	if exists(filepath.Join(dir, "applied")) {
 		t.Error("something was applied without a plan")
+	}
+}
+
+func TestATerraformThatTakesNoPipeForItsConfigurationAppliesAfterThePlan(t *testing.T) {
+	d, dir := fakeTerraform(t, `
+case "$1" in
+plan) while [ ! -e "$DIR/refused" ]; do sleep 0.05; done; sleep 0.3; change create p-1; summary 1 0; exit 2 ;;
+apply) hook apply_complete create p-1; state 1 p-1 ;;
+esac`)
+	if err := os.WriteFile(filepath.Join(dir, "no-pipes"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := newFleet(t, d)
+	out := f.must(f.job([]string{"p-1"}, nil, nil))
+	if diff := cmp.Diff([]string{"init ok", "plan ok", "apply ok", "apply unused"}, ops(out)); diff != "" {
+		t.Error(diff)
 	}
 }

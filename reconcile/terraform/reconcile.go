@@ -255,8 +255,8 @@ func (r *run) runPlan(ctx context.Context, file string, options ...string) (*str
 
 // runApply applies the plan, which whoever calls it has approved.
 func (r *run) runApply(ctx context.Context) (*stream, error) {
-	s := newStream(r.redact)
-	if r.waiting != nil {
+	s, ready := newStream(r.redact), r.waiting != nil && r.waiting.up()
+	if ready {
 		s = r.waiting.stream
 	}
 	approved := filepath.Join(r.dir.work(), approvedFile)
@@ -265,7 +265,7 @@ func (r *run) runApply(ctx context.Context) (*stream, error) {
 		return s, err
 	}
 	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
-		if b := r.waiting; b != nil {
+		if b := r.waiting; ready {
 			r.waiting = nil
 			return b.goOn(ctx, cliConfig(r.in.Mirror))
 		}

@@ -70,9 +70,21 @@ func (b *standby) goOn(ctx context.Context, config string) error {
 	return commandError(b.err, &b.complaint)
 }
 
+// up tells that it waits still. A Terraform that takes no pipe for a configuration would have ended.
+func (b *standby) up() bool {
+	select {
+	case <-b.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 // end ends an apply that has not gone on.
 func (b *standby) end() {
-	_ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL)
-	<-b.ended
+	if b.up() {
+		_ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL)
+		<-b.ended
+	}
 	b.pipe.Close()
 }
