@@ -152,7 +152,7 @@ func (m *machine) releaseEnded(t *rapid.T) {
 func (m *machine) expire(t *rapid.T) {
 	id := m.anyActive(t)
 	m.past("deadlines", id)
-	m.must(m.SweepCache(m.t.Context(), "ci"))
+	m.must(m.Sweep(m.t.Context()))
 	delete(m.active, id)
 	m.ended = append(m.ended, id)
 	m.granted(t)

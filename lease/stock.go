@@ -71,13 +71,13 @@ func (s *Store) Stocks(ctx context.Context, caches ...string) ([]Stock, error) {
 	return out, nil
 }
 
-// together is how many caches one script reads: more cost less, and too many would block Redis for long. In a Redis Cluster
+// together is how many caches one script looks at: more cost less, and too many would block Redis for long. In a Redis Cluster
 // no two caches may be in one script.
-func (s *Store) together() int {
+func (s *Store) together(most int) int {
 	if _, cluster := s.rdb.(*redis.ClusterClient); cluster {
 		return 1
 	}
-	return 16
+	return most
 }
 
 type evaluation = func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd
@@ -89,7 +89,7 @@ func (s *Store) stocks(ctx context.Context, caches []string, evaluate evaluation
 		args[i] = string(state)
 	}
 	cmds, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for some := range slices.Chunk(caches, s.together()) {
+		for some := range slices.Chunk(caches, s.together(16)) {
 			bases := make([]string, len(some))
 			for i, cache := range some {
 				bases[i] = s.base(cache)

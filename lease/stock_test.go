@@ -84,3 +84,21 @@ func TestNoStockIsReadOfAStoreThatIsAway(t *testing.T) {
 		t.Errorf("of no cache: %v, %v", all, err)
 	}
 }
+
+func TestIdleCachesAreSweptInTwoRoundTrips(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		lab := &specs.Cache{Name: "lab", Pools: []string{"local"}, Size: 4, Max: 6, Enabled: true}
+		b := open(t, rdb, ci(), lab)
+		b.shelf("ci", 2)
+		b.must(b.Sweep(t.Context())) // the first after a start
+		b.acquire(lease.Request{Cache: "ci"})
+		count := &trips{}
+		rdb.AddHook(count)
+		b.must(b.Sweep(t.Context())) // it sends the script
+		count.n.Store(0)
+		b.must(b.Sweep(t.Context()))
+		if n := count.n.Load(); n != 2 {
+			t.Errorf("%d round trips, want one for the list of caches and one for all of them", n)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,7 +63,7 @@ type Change struct {
 type Store struct {
 	rdb     redis.UniversalClient
 	options Options
-	scripts map[string]*redis.Script // "calls", see lib.lua, and the one that only looks
+	scripts map[string]*redis.Script // "calls", see lib.lua, and those that stand alone
 	lines   lines
 	fleet   atomic.Pointer[specs.Fleet]
 	waiters waiters
@@ -95,8 +96,8 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	return s
 }
 
-// readOnly is the one script that only looks; it stands without the library, see Stocks.
-const readOnly = "stock"
+// alone are the scripts that stand without the library, for many caches at once.
+var alone = []string{"stock", "beat"}
 
 // loadScripts makes one script of the calls; see lib.lua.
 func loadScripts() map[string]*redis.Script {
@@ -104,18 +105,21 @@ func loadScripts() map[string]*redis.Script {
 		body, _ := sources.ReadFile("scripts/" + name)
 		return string(body)
 	}
+	scripts := map[string]*redis.Script{}
 	var text strings.Builder
 	text.WriteString(read("lib.lua"))
 	entries, _ := sources.ReadDir("scripts")
 	for _, e := range entries {
-		switch name := strings.TrimSuffix(e.Name(), ".lua"); name {
-		case "lib", "calls", readOnly:
-		default:
+		switch name := strings.TrimSuffix(e.Name(), ".lua"); {
+		case slices.Contains(alone, name):
+			scripts[name] = redis.NewScript(read(e.Name()))
+		case name != "lib" && name != "calls":
 			fmt.Fprintf(&text, "calls.%s = function(ARGV)\n%send\n", name, read(e.Name()))
 		}
 	}
 	text.WriteString(read("calls.lua"))
-	return map[string]*redis.Script{"calls": redis.NewScript(text.String()), readOnly: redis.NewScript(read(readOnly + ".lua"))}
+	scripts["calls"] = redis.NewScript(text.String())
+	return scripts
 }
 
 // Fleet returns the fleet whose settings are in force.

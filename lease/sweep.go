@@ -3,6 +3,8 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -27,18 +29,39 @@ func (s *Store) SweepCache(ctx context.Context, cache string) error {
 	}
 }
 
-// Sweep sweeps every cache. It must have run once before the first call after a start: time in which nobody could renew
-// is given back then.
+// Sweep sweeps every cache that has something to sweep. It must have run once before the first call after a start: time in which
+// nobody could renew is given back then.
 func (s *Store) Sweep(ctx context.Context) error {
 	caches, err := s.Caches(ctx)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, c := range caches {
+	due, err := s.beat(ctx, caches)
+	errs := []error{err}
+	for _, c := range due {
 		errs = append(errs, s.SweepCache(ctx, c))
 	}
 	return errors.Join(errs...)
+}
+
+// beat notes that the store is there, and returns the caches that have something to sweep.
+func (s *Store) beat(ctx context.Context, caches []string) (due []string, err error) {
+	for some := range slices.Chunk(caches, s.together(250)) {
+		bases := make([]string, len(some))
+		for i, cache := range some {
+			bases[i] = s.base(cache)
+		}
+		tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+		places, err := s.scripts["beat"].Run(tctx, s.rdb, bases, s.options.Gap.Milliseconds(), s.options.Keep.Milliseconds(), keepEnded).Int64Slice()
+		cancel()
+		if err != nil {
+			return nil, fmt.Errorf("looking for caches to sweep: %w", outage(err))
+		}
+		for _, i := range places {
+			due = append(due, some[i-1])
+		}
+	}
+	return due, nil
 }
 
 // Lock makes writer the only one on a shard for ttl, or renews that. The token grows with every new writer.

@@ -1,0 +1,27 @@
+-- beat.lua: notes for some caches that Greenroom and Redis are there, and tells in which of them a sweep has something to do: by
+-- time alone nothing comes about in most of them for long. It stands without lib.lua, whose keys it uses.
+-- KEYS   the base of each cache; only one in a Redis Cluster, where a script must keep to one slot
+-- ARGV   1 gap ms  2 retention of ended leases ms  3 most ended leases kept; see sweep.lua
+-- Result the places of those caches in KEYS, from 1
+-- Invariant: after a gap nothing is noted, so that the sweep sees the gap, too.
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local text, forgotten = string.format('%.0f', now), string.format('%.0f', now - tonumber(ARGV[2]))
+local over = { [':patience'] = text, [':deadlines'] = text, [':holds'] = text, [':quarantine'] = text, [':ended'] = forgotten }
+
+local function due(base)
+  local last = tonumber(redis.call('GET', base .. ':swept') or '0')
+  if last == 0 or now - last > tonumber(ARGV[1]) then return true end
+  redis.call('SET', base .. ':swept', text)
+  for key, time in pairs(over) do
+    local first = redis.call('ZRANGE', base .. key, 0, 0, 'WITHSCORES')
+    if first[2] and tonumber(first[2]) <= tonumber(time) then return true end
+  end
+  return redis.call('ZCARD', base .. ':queue') > 0 or redis.call('ZCARD', base .. ':ended') > tonumber(ARGV[3])
+end
+
+local found = {}
+for i, base in ipairs(KEYS) do
+  if due(base) then found[#found + 1] = i end
+end
+return found
