@@ -117,15 +117,15 @@ func (p *Preparer) enqueueWaiting(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range caches {
-		stock, err := p.o.Store.Stock(ctx, name)
-		if err != nil {
-			return err
-		}
+	stocks, err := p.o.Store.Stocks(ctx, caches...)
+	if err != nil {
+		return err
+	}
+	for _, stock := range stocks {
 		if stock.In(lease.Preparing, lease.Resetting) == 0 {
 			continue
 		}
-		guests, err := p.o.Store.CacheGuests(ctx, name)
+		guests, err := p.o.Store.CacheGuests(ctx, stock.Cache)
 		if err != nil {
 			return err
 		}
