@@ -133,7 +133,7 @@ func (s *Store) create(ctx context.Context, g Guest, maximum int, extra ...any) 
 		return Guest{}, "", err
 	}
 	made := parseGuest(table(reply[1]))
-	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: made.State})
+	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: made.State, Since: made.Since})
 	return made, text(reply[2]), nil
 }
 
@@ -199,10 +199,10 @@ func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) 
 	after := parseGuest(table(reply[1]))
 	if st.To == Gone {
 		after = g
-		after.State = Gone
+		after.State, after.Since = Gone, time.Time{}
 		err = s.freeSlot(ctx, g.Pool, g.Slot)
 	}
-	told := Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State}
+	told := Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State, Since: after.Since}
 	if ordered := ms(text(reply[3])); !ordered.IsZero() {
 		told.Ordered, told.Ready = ordered, after.Since
 	}
@@ -326,7 +326,7 @@ func (s *Store) Taint(ctx context.Context, by Caller, g Guest, t Taint) (Guest, 
 		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
 	}
 	after := parseGuest(table(reply[1]))
-	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State})
+	s.tell(Change{Kind: GuestMoved, Cache: g.Cache, Guest: g.Name, State: after.State, Since: after.Since})
 	return after, nil
 }
 

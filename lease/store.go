@@ -55,6 +55,8 @@ type Change struct {
 	State State  // GuestMoved; LeaseEnded: where its guest was sent, empty where nobody knows
 	Lease *Lease // Granted, LeaseEnded
 
+	Since time.Time // GuestMoved: of the state, by the store's clock; zero where nobody knows
+
 	// Ordered and Ready are set where a guest that was on order is first shelved or leased: since when it was, and this time.
 	Ordered, Ready time.Time
 }

@@ -168,7 +168,7 @@ func (f *Feed) make(t told) {
 	case lease.Granted, lease.LeaseEnded:
 		f.leased(&e, c.Lease)
 	case lease.GuestMoved:
-		tell = f.moved(&e)
+		tell = f.moved(&e, c.Since)
 	case lease.CacheToggle:
 		f.toggled(&e)
 	}
@@ -187,7 +187,7 @@ func (f *Feed) leased(e *entry, l *lease.Lease) {
 		e.Time, e.To = l.Granted, lease.Leased
 		if l.Hit {
 			e.From = lease.Shelved
-		} else if h, ok := f.look(e, func(h lease.Event) bool { return h.To == lease.Leased && h.Lease == l.ID }); ok {
+		} else if h, ok := f.look(e, l.Granted, func(h lease.Event) bool { return h.To == lease.Leased && h.Lease == l.ID }); ok {
 			e.From = h.From
 		}
 		return
@@ -200,14 +200,14 @@ func (f *Feed) leased(e *entry, l *lease.Lease) {
 	if e.To == lease.Shelved || e.To == lease.Resetting { // there is no more to say of that
 		return
 	}
-	if h, ok := f.look(e, func(h lease.Event) bool { return h.From == lease.Leased && h.To != lease.Leased && h.Lease == l.ID }); ok {
+	if h, ok := f.look(e, l.EndedAt, func(h lease.Event) bool { return h.From == lease.Leased && h.To != lease.Leased && h.Lease == l.ID }); ok {
 		e.To, e.Reason = h.To, h.Reason
 	}
 }
 
 // moved fills in what the guest's history says of a move; false: it is told otherwise, or was told before.
-func (f *Feed) moved(e *entry) bool {
-	h, ok := f.look(e, func(h lease.Event) bool { return h.To == e.To })
+func (f *Feed) moved(e *entry, since time.Time) bool {
+	h, ok := f.look(e, since, func(h lease.Event) bool { return h.To == e.To })
 	if !ok {
 		return e.To != lease.Leased // a grant, which is told as such
 	}
@@ -238,18 +238,24 @@ func (f *Feed) toggled(e *entry) {
 	}
 }
 
-// look finds the newest entry of a guest's history that fits, among the last few.
-func (f *Feed) look(e *entry, fits func(lease.Event) bool) (lease.Event, bool) {
+// look finds the entry of a guest's history that fits, among the last few: the one of that time, or the newest where the time is
+// not known.
+func (f *Feed) look(e *entry, at time.Time, fits func(lease.Event) bool) (found lease.Event, ok bool) {
 	if !f.mayLook() {
 		return lease.Event{}, false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	history, err := f.store.EventsIn(ctx, e.Guest, 8, e.Cache)
-	if i := slices.IndexFunc(history, fits); err == nil && i >= 0 {
-		return history[i], true
+	if err != nil {
+		return lease.Event{}, false
 	}
-	return lease.Event{}, false
+	for _, h := range history {
+		if fits(h) && (!ok || !at.IsZero() && h.Time.Sub(at).Abs() < found.Time.Sub(at).Abs()) {
+			found, ok = h, true
+		}
+	}
+	return found, ok
 }
 
 // mayLook keeps the worker's calls on the store within lookRate.
