@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // sweepBatch is how much one script call ends of each kind, so that no call blocks Redis for long.
@@ -101,11 +103,44 @@ func (s *Store) SetPause(ctx context.Context, pool string, p *Pause) error {
 
 // Paused returns the pause of a pool, or nil.
 func (s *Store) Paused(ctx context.Context, pool string) (*Pause, error) {
+	all, err := s.Survey(ctx, pool)
+	if err != nil {
+		return nil, err
+	}
+	return all[0].Pause, nil
+}
+
+// Survey is what is to be known of a pool before its guests are read: most pools of a large fleet may have none.
+type Survey struct {
+	Pool  string
+	Taken int    // slots
+	Pause *Pause // nil: it is not paused
+}
+
+// Survey looks at some pools in few round trips.
+func (s *Store) Survey(ctx context.Context, pools ...string) ([]Survey, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	f, err := s.rdb.HGetAll(ctx, s.base(pool)+":pause").Result()
-	if err != nil || len(f) == 0 {
-		return nil, outage(err)
+	out := make([]Survey, 0, len(pools))
+	for some := range slices.Chunk(pools, readBatch) {
+		taken, pauses := make([]*redis.IntCmd, len(some)), make([]*redis.MapStringStringCmd, len(some))
+		_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, pool := range some {
+				taken[i] = pipe.HLen(ctx, s.base(pool)+":slots")
+				pauses[i] = pipe.HGetAll(ctx, s.base(pool)+":pause")
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, outage(err)
+		}
+		for i, pool := range some {
+			of := Survey{Pool: pool, Taken: int(taken[i].Val())}
+			if f := pauses[i].Val(); len(f) > 0 {
+				of.Pause = &Pause{By: f["by"], Reason: f["reason"], Since: ms(f["since"])}
+			}
+			out = append(out, of)
+		}
 	}
-	return &Pause{By: f["by"], Reason: f["reason"], Since: ms(f["since"])}, nil
+	return out, nil
 }

@@ -232,34 +232,49 @@ func (l *Loop) lookAll(ctx context.Context) error {
 	v := l.view
 	v.guests, v.waiting = nil, map[string][]lease.Lease{}
 	v.overrides, v.pauses = map[string]*lease.Override{}, map[string]*lease.Pause{}
-	for _, name := range names {
-		if err := l.lookAtPool(ctx, name); err != nil {
+	surveys, err := l.o.Store.Survey(ctx, names...)
+	if err != nil {
+		return err
+	}
+	for _, of := range surveys {
+		if err := l.readGuests(ctx, of); err != nil {
 			return err
 		}
 	}
+	caches := []string{}
 	for _, c := range l.inForce().AllCaches() {
-		if err := l.lookAtCache(ctx, c.Name); err != nil {
-			return err
-		}
+		caches = append(caches, c.Name)
+	}
+	if err := l.readCaches(ctx, caches...); err != nil {
+		return err
 	}
 	v.whole = l.o.Now()
 	return nil
 }
 
 func (l *Loop) lookAtPool(ctx context.Context, name string) error {
-	v := l.view
-	guests, err := lease.GuestsAs(ctx, l.o.Store, name, outline)
+	of, err := l.o.Store.Survey(ctx, name)
 	if err != nil {
 		return err
+	}
+	return l.readGuests(ctx, of[0])
+}
+
+// readGuests reads the guests of a pool that was surveyed.
+func (l *Loop) readGuests(ctx context.Context, of lease.Survey) (err error) {
+	v, name := l.view, of.Pool
+	var guests []lease.Guest
+	if of.Taken > 0 {
+		if guests, err = lease.GuestsAs(ctx, l.o.Store, name, outline); err != nil {
+			return err
+		}
 	}
 	if first, end := v.pool(name); end-first == len(v.guests) {
 		v.guests = guests // there is no other pool
 	} else {
 		v.guests = slices.Replace(v.guests, first, end, guests...)
 	}
-	if v.pauses[name], err = l.o.Store.Paused(ctx, name); err != nil {
-		return err
-	}
+	v.pauses[name] = of.Pause
 	if len(guests) == 0 && l.inForce().Pool(name) == nil {
 		delete(v.pauses, name)
 	}
@@ -267,24 +282,32 @@ func (l *Loop) lookAtPool(ctx context.Context, name string) error {
 }
 
 func (l *Loop) lookAtCache(ctx context.Context, name string) error {
-	v := l.view
-	delete(v.waiting, name)
-	delete(v.overrides, name)
+	delete(l.view.waiting, name)
+	delete(l.view.overrides, name)
 	if l.inForce().Cache(name) == nil {
 		return nil
 	}
-	st, err := l.o.Store.Stock(ctx, name)
+	return l.readCaches(ctx, name)
+}
+
+// readCaches reads what caches of the fleet are asked for, and how they are overridden.
+func (l *Loop) readCaches(ctx context.Context, names ...string) error {
+	stocks, err := l.o.Store.Stocks(ctx, names...)
 	if err != nil {
 		return err
 	}
-	if st.Override != nil {
-		v.overrides[name] = st.Override
+	for _, st := range stocks {
+		if st.Override != nil {
+			l.view.overrides[st.Cache] = st.Override
+		}
+		if st.Queue == 0 {
+			continue
+		}
+		if l.view.waiting[st.Cache], err = l.o.Store.Queue(ctx, st.Cache, maxDemand); err != nil {
+			return err
+		}
 	}
-	if st.Queue == 0 {
-		return nil
-	}
-	v.waiting[name], err = l.o.Store.Queue(ctx, name, maxDemand)
-	return err
+	return nil
 }
 
 // nextTurn is when something that the view knows turns out otherwise by time alone: a hold or quarantine ends, an override

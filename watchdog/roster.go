@@ -3,7 +3,7 @@ package watchdog
 import (
 	"context"
 	"errors"
-	"maps"
+	"slices"
 	"time"
 
 	"greenroom/lease"
@@ -174,18 +174,24 @@ func (p *patrol) outage(err error) {
 	}
 }
 
+// listPools has the pools read that have guests, or had, and those that come and go.
 func (p *patrol) listPools(ctx context.Context) (func(), error) {
 	names, err := p.o.Store.Pools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, pl := range p.o.Store.Fleet().Pools {
+		names = append(names, pl.Name)
+		wanted[pl.Name] = true
+	}
+	slices.Sort(names)
+	surveys, err := p.o.Store.Survey(ctx, slices.Compact(names)...)
 	return func() {
-		all := map[string]struct{}{}
-		for _, name := range names {
-			all[name] = struct{}{}
-		}
-		for _, pl := range p.o.Store.Fleet().Pools {
-			all[pl.Name] = struct{}{}
-		}
-		for name := range maps.Keys(all) {
-			p.readPool(name)
+		for _, of := range surveys {
+			if pl := p.pools[of.Pool]; of.Taken > 0 || pl == nil || len(pl.guests) > 0 || !wanted[of.Pool] {
+				p.readPool(of.Pool)
+			}
 		}
 	}, err
 }
@@ -237,7 +243,8 @@ func (p *patrol) takeIn(name string, guests []memory, reading int) {
 
 // dropOthers drops the guests of a pool that a whole reading has not found.
 func (p *patrol) dropOthers(name string, reading int) {
-	if p.pools[name] == nil && p.o.Store.Fleet().Pool(name) == nil {
+	wanted := p.o.Store.Fleet().Pool(name) != nil
+	if p.pools[name] == nil && !wanted {
 		return
 	}
 	now := time.Now()
@@ -248,7 +255,7 @@ func (p *patrol) dropOthers(name string, reading int) {
 		}
 	}
 	p.settle(pl, now)
-	if len(pl.guests) == 0 && p.o.Store.Fleet().Pool(name) == nil {
+	if len(pl.guests) == 0 && !wanted {
 		p.forget(name)
 	}
 }
