@@ -61,8 +61,8 @@ func (c *session) run(ctx context.Context, what command) error {
 
 func (c *session) command(ctx context.Context, what command, complaint io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.binary, what.args...)
-	cmd.Dir, cmd.Env = c.work, c.env
-	if !c.hasProviders() {
+	cmd.Dir, cmd.Env = c.work, slices.Clone(c.env)
+	if what.args[0] != "apply" && !c.hasProviders() {
 		cmd.Env = slices.Concat(roomy, c.env) // what is asked for by name wins
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -94,7 +94,8 @@ func foundChanges(err error) (bool, error) {
 }
 
 // roomy spares a short-lived process the collecting of garbage as long as it is small, which takes a third of a run of a small
-// shard: our runner, and a Terraform without providers. These would inherit it, and they are large.
+// shard: our runner, and a Terraform without providers that applies nothing. Providers would inherit it, and so would what a
+// provisioner starts, which may be large and live for long.
 var roomy = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
 
 // waitDelay is what is left when our own kill of the whole process group, which comes first, has failed.

@@ -423,3 +423,22 @@ esac`)
 		t.Error(diff)
 	}
 }
+
+func TestWhatAnApplyStartsInheritsNoSettingsOfOurs(t *testing.T) {
+	d, dir := fakeTerraform(t, `
+case "$1" in
+plan) change create p-1; summary 1 0; exit 2 ;;
+apply) env > "$DIR/env"; hook apply_complete create p-1; state 1 p-1 ;;
+esac`)
+	f := newFleet(t, d)
+	f.must(f.job([]string{"p-1"}, nil, nil))
+	raw, err := os.ReadFile(filepath.Join(dir, "env"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if name, _, _ := strings.Cut(line, "="); name == "GOGC" || name == "GOMEMLIMIT" {
+			t.Errorf("a provisioner runs with %s", line)
+		}
+	}
+}
