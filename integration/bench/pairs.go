@@ -37,7 +37,10 @@ func (l *lab) alternate(ctx context.Context, all ...*contestant) error {
 	for n := range l.sizes.rounds {
 		for _, c := range all {
 			c.process.thaw()
-			_, err := c.drive(ctx, connections, l.sizes.round/10)
+			err := until(ctx, patience, func() error { // a call that it was at when it froze may have timed out meanwhile
+				_, err := c.drive(ctx, connections, l.sizes.round/10)
+				return err
+			})
 			var r round
 			used := c.used()
 			if err == nil {
