@@ -323,6 +323,30 @@ func TestFilesThatAModuleHasLeftAreThereInAPreview(t *testing.T) {
 	}
 }
 
+func TestAPreviewTakesNoPlanOfARunThatIsUnderWay(t *testing.T) {
+	f := newFleet(t, newDriver(t))
+	reached, free := f.hang("p-1")
+	job := f.job([]string{"p-1"}, nil, nil)
+	running, err := f.driver.Start(testContext(t), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached()
+	to := t.TempDir()
+	if err := copyLeavings(f.dir().work(), to); err != nil {
+		t.Error(err)
+	}
+	for file := range tree(t, to) {
+		if strings.HasSuffix(file, ".bin") {
+			t.Errorf("a preview takes %s, which holds secrets", file)
+		}
+	}
+	free()
+	if out, err := running.Wait(testContext(t)); err != nil || out.Err != nil {
+		t.Fatal(out.Err, err)
+	}
+}
+
 // The planted secrets all contain this word.
 const planted = "hunter2"
 

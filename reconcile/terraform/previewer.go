@@ -51,7 +51,7 @@ func (r *run) preview(ctx context.Context) error {
 }
 
 // generated are the files of a work directory that a preview makes itself.
-var generated = []string{".terraform", "module", "module.digest", "main.tf.json", "greenroom.auto.tfvars.json", "cli.tfrc", "init.key", planFile}
+var generated = []string{".terraform", "module", "module.digest", "main.tf.json", "greenroom.auto.tfvars.json", "cli.tfrc", "init.key", planFile, approvedFile}
 
 // copyLeavings copies what a module has left beside its root, where it may read it again, and the lock of the
 // providers. A run may be writing there: what is gone is left out, as is what is too big.
