@@ -168,6 +168,11 @@ func TestPoolsAreShownPausedAndWoken(t *testing.T) {
 		if diff := cmp.Diff([]string{"[local]", "[local]", "[]", "[big]"}, h.loop.woken); diff != "" {
 			h.t.Error(diff)
 		}
+		h.must(h.store.SetPause(h.t.Context(), "removed", &lease.Pause{By: "root"})) // before the specs lost it
+		ask[none](h, 204, sent{token: h.admin, method: "POST", path: "/v1/pools/removed/resume"})
+		if paused, err := h.store.Paused(h.t.Context(), "removed"); err != nil || paused != nil {
+			h.t.Errorf("resumed: %+v, %v", paused, err)
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -85,7 +86,13 @@ func (a *api) resume(ctx context.Context, _ lease.Caller, r request[none]) (answ
 
 func (a *api) setPause(ctx context.Context, pool string, p *lease.Pause) error {
 	if err := a.known(pool); err != nil {
-		return err
+		if p != nil {
+			return err
+		}
+		// It may have been paused before the specs lost it; then its guests are waiting for this.
+		if paused, errStore := a.Store.Paused(ctx, pool); errStore != nil || paused == nil {
+			return cmp.Or(errStore, err)
+		}
 	}
 	if err := a.Store.SetPause(ctx, pool, p); err != nil {
 		return err

@@ -93,6 +93,7 @@ func TestBadInputIsRefusedAndNothingIsLost(t *testing.T) {
 			"holding for no time":           {400, "invalid", sent{token: h.admin, method: "POST", path: "/v1/guests/" + guest.Name + "/hold", against: true}},
 			"an unknown pool":               {404, "unknown_pool", sent{token: h.user, method: "GET", path: "/v1/pools/cloud"}},
 			"pausing an unknown pool":       {404, "unknown_pool", sent{token: h.admin, method: "POST", path: "/v1/pools/cloud/pause"}},
+			"resuming an unknown pool":      {404, "unknown_pool", sent{token: h.admin, method: "POST", path: "/v1/pools/cloud/resume"}},
 			"guests of an unknown pool":     {404, "unknown_pool", sent{token: h.admin, method: "GET", path: "/v1/guests?pool=cloud"}},
 			"reconciling an unknown pool":   {404, "unknown_pool", sent{token: h.admin, method: "POST", path: "/v1/reconcile", body: client.Reconcile{Pools: []string{"cloud"}}}},
 			"an unknown token to revoke":    {404, "unknown_token", sent{token: h.admin, method: "DELETE", path: "/v1/tokens/NOSUCH"}},
