@@ -71,7 +71,7 @@ func loadAverage() string {
 
 const introduction = `# Results of the benchmarks
 
-Written by "make bench ARGS='-results integration/bench/RESULTS.md'"; README.md beside this file says what is measured and how.
+Written by "make bench"; README.md beside this file says what is measured and how.
 Where there is a baseline, the goal is for the ratio: both were measured in turn, in the same run.
 
 `
