@@ -478,13 +478,7 @@ type slot struct {
 // taken lists slots in order, of some or of all, that are taken.
 func (s *Store) taken(ctx context.Context, pool string, which []int) (out []slot, err error) {
 	if which == nil {
-		all, err := s.rdb.HGetAll(ctx, s.base(pool)+":slots").Result()
-		for number, cache := range all {
-			n, _ := strconv.Atoi(number)
-			out = append(out, slot{n, cache})
-		}
-		slices.SortFunc(out, func(a, b slot) int { return cmp.Compare(a.number, b.number) })
-		return out, err
+		return s.scan(ctx, pool)
 	}
 	fields := make([]string, len(which))
 	for i, n := range which {
@@ -497,6 +491,29 @@ func (s *Store) taken(ctx context.Context, pool string, which []int) (out []slot
 		}
 	}
 	return out, err
+}
+
+// scan lists all slots of a pool that are taken, in order, some at a time.
+func (s *Store) scan(ctx context.Context, pool string) (out []slot, err error) {
+	caches := map[string]string{}
+	for cursor := uint64(0); ; {
+		var some []string
+		if some, cursor, err = s.rdb.HScan(ctx, s.base(pool)+":slots", cursor, "", 1000).Result(); err != nil {
+			return nil, err
+		}
+		for pair := range slices.Chunk(some, 2) {
+			n, _ := strconv.Atoi(pair[0])
+			if _, known := caches[pair[1]]; !known {
+				caches[pair[1]] = pair[1]
+			}
+			out = append(out, slot{n, caches[pair[1]]})
+		}
+		if cursor == 0 {
+			break
+		}
+	}
+	slices.SortStableFunc(out, func(a, b slot) int { return cmp.Compare(a.number, b.number) })
+	return slices.CompactFunc(out, func(a, b slot) bool { return a.number == b.number }), nil // a scan may tell of one twice
 }
 
 // readBatch is how many guests are asked for at once: the answers of 100 000 would fill the memory.

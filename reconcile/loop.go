@@ -315,7 +315,7 @@ func (l *Loop) due() bool {
 	l.view.turn(now)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	due := l.stirred || !l.view.idle() || now.Sub(l.view.whole) >= l.o.Reread || !l.retry.IsZero() && !now.Before(l.retry) ||
+	due := l.stirred || !l.view.idle() || l.view.stale(now, l.o.Reread) || !l.retry.IsZero() && !now.Before(l.retry) ||
 		!l.next.IsZero() && !now.Before(l.next)
 	l.stirred = false
 	return due

@@ -23,6 +23,7 @@ type view struct {
 	overrides map[string]*lease.Override
 	pauses    map[string]*lease.Pause // by pool
 	whole     time.Time               // when all of it was read last; zero: it must be
+	took      time.Duration           // to read all of it
 
 	mu   sync.Mutex // of what follows, which notices write
 	news news
@@ -127,7 +128,7 @@ func (v *view) notice(c lease.Change) (calm bool) {
 // look brings the view up to date. After an error all of it is read again.
 func (l *Loop) look(ctx context.Context) error {
 	v := l.view
-	if l.o.Now().Sub(v.whole) >= l.o.Reread {
+	if v.stale(l.o.Now(), l.o.Reread) {
 		v.forget()
 	}
 	news := v.take()
@@ -224,7 +225,13 @@ func outline(g lease.Guest) lease.Guest {
 	return g
 }
 
+// stale tells whether all must be read again: after a time, and so seldom that it takes a hundredth of the time at most.
+func (v *view) stale(now time.Time, after time.Duration) bool {
+	return now.Sub(v.whole) >= max(after, 100*v.took)
+}
+
 func (l *Loop) lookAll(ctx context.Context) error {
+	began := l.o.Now()
 	names, err := l.poolNames(ctx)
 	if err != nil {
 		return err
@@ -249,6 +256,7 @@ func (l *Loop) lookAll(ctx context.Context) error {
 		return err
 	}
 	v.whole = l.o.Now()
+	v.took = v.whole.Sub(began)
 	return nil
 }
 

@@ -35,8 +35,8 @@ type guest struct {
 	since    time.Time // when the watchdog first saw it in its state
 	vanished string    // evidence of the provider having taken it away
 	acting   bool      // a call on the store about it is under way
-	tried    time.Time // when such a call failed; zero: forgotten
 	gone     bool      // it is watched no more
+	tried    time.Time // when such a call failed; zero: forgotten
 	read     int       // number of the last reading that found it
 	census   census    // what it adds to its pool's
 }
@@ -45,7 +45,7 @@ type guest struct {
 type memory struct {
 	Name, Pool, Cache   string
 	State               lease.State
-	Incarnation, Port   int
+	Incarnation, Port   int32
 	Since               time.Time
 	Host, User, HostKey string
 	Lease, Reason       string
@@ -53,13 +53,13 @@ type memory struct {
 }
 
 func remember(g lease.Guest) memory {
-	return memory{g.Name, g.Pool, g.Cache, g.State, g.Incarnation, g.Port, g.Since, g.Host, g.User, g.HostKey, g.Lease, g.Reason, g.Health}
+	return memory{g.Name, g.Pool, g.Cache, g.State, int32(g.Incarnation), int32(g.Port), g.Since, g.Host, g.User, g.HostKey, g.Lease, g.Reason, g.Health}
 }
 
 // Guest is the guest for those who ask it, or order something about it.
 func (m memory) Guest() lease.Guest {
 	return lease.Guest{
-		Name: m.Name, Pool: m.Pool, Cache: m.Cache, State: m.State, Incarnation: m.Incarnation, Port: m.Port, Since: m.Since,
+		Name: m.Name, Pool: m.Pool, Cache: m.Cache, State: m.State, Incarnation: int(m.Incarnation), Port: int(m.Port), Since: m.Since,
 		Host: m.Host, User: m.User, HostKey: m.HostKey, Lease: m.Lease, Reason: m.Reason, Health: m.Health,
 	}
 }
@@ -169,7 +169,7 @@ func (p *pool) update(now time.Time, next lease.Guest, scripted bool) {
 }
 
 func sameMachine(a memory, b lease.Guest) bool {
-	return a.Incarnation == b.Incarnation && a.Host == b.Host && a.Port == b.Port && a.User == b.User && a.HostKey == b.HostKey
+	return int(a.Incarnation) == b.Incarnation && a.Host == b.Host && int(a.Port) == b.Port && a.User == b.User && a.HostKey == b.HostKey
 }
 
 func (p *pool) add(next lease.Guest, now time.Time) {

@@ -70,7 +70,7 @@ func (p *patrol) lost(v vanished, now time.Time) *pool {
 	if pl.guests[v.guest.Name] == nil {
 		pl.update(now, v.guest, false)
 	}
-	if g := pl.guests[v.guest.Name]; g != nil && g.Incarnation == v.guest.Incarnation {
+	if g := pl.guests[v.guest.Name]; g != nil && int(g.Incarnation) == v.guest.Incarnation {
 		g.vanished = v.evidence
 		pl.recount(g)
 		if g.State == lease.Leased {
@@ -149,8 +149,8 @@ func (p *patrol) haveRead(use func(), err error) {
 	if p.reading > 0 || p.broken {
 		return
 	}
-	if now := time.Now(); !p.began.IsZero() { // reading all of a large fleet takes a small part of the time
-		p.readAll = later(p.readAll, now.Add(20*now.Sub(p.began)))
+	if now := time.Now(); !p.began.IsZero() { // reading all takes a hundredth of the time at most
+		p.readAll = later(p.readAll, now.Add(100*now.Sub(p.began)))
 		p.began = time.Time{}
 	}
 	p.readOnce = true

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -58,18 +56,9 @@ func newServe() *cobra.Command {
 	return cmd
 }
 
-// The garbage collector lets garbage grow to a part of what is in use and of a ballast that is never touched, and so costs no memory.
-// The heap of a small fleet would be collected many times a second; that of 100 000 guests would be held twice.
-const (
-	ballast = 128 << 20
-	garbage = 20 // percent
-)
-
 func serve(ctx context.Context, o server.Options) error {
-	idle := make([]byte, ballast)
-	defer runtime.KeepAlive(&idle)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" { // else somebody has decided
+		go tendMemory(ctx)
 	}
 	s, err := server.New(o)
 	if err != nil {

@@ -87,4 +87,5 @@ func (b *standby) end() {
 		<-b.ended
 	}
 	b.pipe.Close()
+	_ = os.Remove(b.path) // who reads it would wait
 }
