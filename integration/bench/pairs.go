@@ -122,6 +122,9 @@ func (l *lab) stocked(ctx context.Context, s shelf) (c *contestant, parts *estat
 	if err := parts.server.stands(ctx, s.guests); err != nil {
 		return nil, parts, err
 	}
+	if err := parts.server.rests(ctx); err != nil {
+		return nil, parts, err
+	}
 	return &contestant{name: fmt.Sprintf("%d guests", s.guests), target: parts.server.target, process: parts.server.process, redis: parts.redis}, parts, nil
 }
 
@@ -144,6 +147,25 @@ func (s *server) stands(ctx context.Context, guests int) error {
 		c, err := s.api.Cache(ctx, "bench")
 		if err == nil && c.Guests["shelved"] != guests {
 			err = fmt.Errorf("the guests are %v, want %d shelved", c.Guests, guests)
+		}
+		return err
+	})
+}
+
+// rests waits until the server has read what it reads at its start: who freezes it in the middle has it begin again.
+func (s *server) rests(ctx context.Context) error {
+	const moment = 500 * time.Millisecond
+	return until(ctx, patience, func() error {
+		before, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		if err := pause(ctx, moment); err != nil {
+			return err
+		}
+		now, err := s.cpu()
+		if err == nil && now-before > moment/10 {
+			err = fmt.Errorf("the server was busy for %v of %v", now-before, moment)
 		}
 		return err
 	})
