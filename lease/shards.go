@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -31,19 +32,21 @@ func (s *Store) slotsOf(ctx context.Context, pool, shard string) (slots []int, e
 	if err != nil || len(taken) == 0 {
 		return nil, outage(err)
 	}
-	shards := make([]*redis.SliceCmd, len(taken))
-	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, at := range taken {
-			shards[i] = pipe.HMGet(ctx, s.base(at.cache)+":guest:"+GuestName(pool, at.number), "shard")
+	for some := range slices.Chunk(taken, readBatch) {
+		shards := make([]*redis.SliceCmd, len(some))
+		_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, at := range some {
+				shards[i] = pipe.HMGet(ctx, s.base(at.cache)+":guest:"+GuestName(pool, at.number), "shard")
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, outage(err)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, outage(err)
-	}
-	for i, cmd := range shards {
-		if of := cmd.Val()[0]; of == nil || of == shard {
-			slots = append(slots, taken[i].number)
+		for i, cmd := range shards {
+			if of := cmd.Val()[0]; of == nil || of == shard {
+				slots = append(slots, some[i].number)
+			}
 		}
 	}
 	return slots, nil
