@@ -47,6 +47,9 @@ func unauthorized(detail string) error {
 // withPeer is the ConnContext of a server: it notes who is at the other end of a unix socket when that is the server's own
 // user or root. Anybody else needs a token, as over TCP.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	if below, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = below.NetConn()
+	}
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {
 		return ctx

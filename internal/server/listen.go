@@ -9,13 +9,21 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"greenroom/internal/http1"
 )
 
 // drainTimeout is what calls under way are given when the server ends.
 const drainTimeout = 10 * time.Second
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)
 
 // maxSocketPath is the longest path of a unix socket; see unix(7).
 const maxSocketPath = 107
@@ -44,15 +52,19 @@ func listen(address, socket string) ([]net.Listener, error) {
 
 // serve is the member that answers HTTP. Its timeouts stand above the longest long poll.
 func (s *Server) serve(ctx context.Context) error {
+	handler, faults := Handler(s.parts), slog.NewLogLogger(s.parts.Log.Handler(), slog.LevelDebug)
 	server := &http.Server{
-		Handler: Handler(s.parts), ConnContext: withPeer, ErrorLog: slog.NewLogLogger(s.parts.Log.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: callTimeout + 15*time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: handler, ConnContext: withPeer, ErrorLog: faults,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: 30 * time.Second, WriteTimeout: callTimeout + 15*time.Second,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10,
+	}
+	front := &http1.Front{
+		Handler: handler, Takes: ofLeases, ConnContext: withPeer, ErrorLog: faults, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout,
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.listeners {
 		group.Go(func() error {
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := server.Serve(front.Listen(l)); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("listen on %s: %w", l.Addr(), err)
 			}
 			return nil
@@ -60,16 +72,21 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	group.Go(func() error {
 		<-ctx.Done()
-		return s.drain(context.WithoutCancel(ctx), server)
+		return s.drain(context.WithoutCancel(ctx), front, server)
 	})
 	return group.Wait()
 }
 
-func (s *Server) drain(ctx context.Context, server *http.Server) error {
+// ofLeases picks the calls of which there are thousands a second. None of them waits for anything but the store.
+func ofLeases(method, path string) bool {
+	return (method == http.MethodPost || method == http.MethodDelete) && (path == leasesPath || strings.HasPrefix(path, leasesPath+"/"))
+}
+
+func (s *Server) drain(ctx context.Context, front *http1.Front, server *http.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	close(s.closing)
-	if err := server.Shutdown(ctx); err != nil {
+	if err := errors.Join(front.Shutdown(ctx), server.Shutdown(ctx)); err != nil {
 		s.parts.Log.Warn("calls were cut off at the end", "err", err)
 		return server.Close()
 	}

@@ -1,0 +1,144 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// maxHeaders is how many header lines a plain request may have.
+const maxHeaders = 32
+
+// errMore says that a request that may be plain has not come to its end.
+var errMore = errors.New("there is more to come")
+
+var headEnd = []byte("\r\n\r\n")
+
+// parse reads the request at the beginning of text, which stays in use as its body, and returns its size. The error is errMore
+// or errOther. Whatever a careful reader might read in two ways is not plain.
+func parse(text []byte, template *http.Request, takes func(method, path string) bool) (*http.Request, int, error) {
+	end := bytes.Index(text, headEnd)
+	if end < 0 {
+		return nil, 0, unfinished(text)
+	}
+	line, fields, _ := strings.Cut(string(text[:end+2]), "\r\n")
+	method, line, _ := strings.Cut(line, " ")
+	path, version, _ := strings.Cut(line, " ")
+	if version != "HTTP/1.1" || !consists(path, isPath) || path[0] != '/' || !takes(method, path) {
+		return nil, 0, errOther
+	}
+	r := new(http.Request)
+	*r = *template
+	r.Method, r.RequestURI, r.URL, r.Header = method, path, &url.URL{Path: path}, make(http.Header, 8)
+	if !readHeader(r, fields) || r.Host == "" {
+		return nil, 0, errOther
+	}
+	start, size := end+len(headEnd), end+len(headEnd)+int(r.ContentLength)
+	switch {
+	case size > bufferSize:
+		return nil, 0, errOther
+	case size > len(text):
+		return nil, 0, errMore
+	}
+	r.Body = http.NoBody
+	if size > start {
+		b := &body{}
+		b.Reset(text[start:size])
+		r.Body = b
+	}
+	return r, size, nil
+}
+
+// unfinished judges a request whose head has not come to its end: lines that end otherwise may never do so.
+func unfinished(text []byte) error {
+	for i, b := range text {
+		if b == '\n' && (i == 0 || text[i-1] != '\r') {
+			return errOther
+		}
+	}
+	return errMore
+}
+
+// readHeader reads header lines; false: they are not plain.
+func readHeader(r *http.Request, fields string) bool {
+	values := make([]string, 0, 8)
+	for n := 0; fields != ""; n++ {
+		var line string
+		line, fields, _ = strings.Cut(fields, "\r\n")
+		name, value, ok := strings.Cut(line, ":")
+		value = strings.Trim(value, " \t")
+		if !ok || n == maxHeaders || !consists(name, isName) || !readable(value) {
+			return false
+		}
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if _, twice := r.Header[name]; twice || !readField(r, name, value) {
+			return false
+		}
+		if name != "Host" { // as net/http does
+			values = append(values, value)
+			r.Header[name] = values[len(values)-1 : len(values) : len(values)] // who adds to it must not write into the next
+		}
+	}
+	return true
+}
+
+// readField takes in what has a meaning for the connection; false: that is not plain.
+func readField(r *http.Request, name, value string) bool {
+	switch name {
+	case "Host":
+		if r.Host != "" || !consists(value, isHost) {
+			return false
+		}
+		r.Host = value
+	case "Content-Length":
+		n, err := strconv.ParseUint(value, 10, 31)
+		if err != nil || value[0] == '+' {
+			return false
+		}
+		r.ContentLength = int64(n)
+	case "Connection":
+		return value == "keep-alive"
+	case "Transfer-Encoding", "Trailer", "Te", "Upgrade", "Expect", "Pragma", "Proxy-Connection", "Keep-Alive":
+		return false
+	}
+	return true
+}
+
+func isLetter(b byte) bool { return b|0x20 >= 'a' && b|0x20 <= 'z' }
+func isDigit(b byte) bool  { return b >= '0' && b <= '9' }
+func isName(b byte) bool   { return isLetter(b) || isDigit(b) || b == '-' }
+func isHost(b byte) bool   { return isName(b) || b == '.' || b == ':' || b == '[' || b == ']' }
+func isPath(b byte) bool   { return isName(b) || b == '.' || b == '/' || b == '_' }
+
+// consists says whether text is not empty and has only bytes that allowed takes.
+func consists(text string, allowed func(byte) bool) bool {
+	for i := range len(text) {
+		if !allowed(text[i]) {
+			return false
+		}
+	}
+	return text != ""
+}
+
+// readable says whether a value is of printable ASCII.
+func readable(value string) bool {
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// body reads a request's body from the connection's buffer.
+type body struct{ bytes.Reader }
+
+var _ io.ReadCloser = (*body)(nil)
+
+// Close does nothing: there is no more of the body than is in the buffer.
+func (*body) Close() error { return nil }
