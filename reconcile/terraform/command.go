@@ -46,8 +46,9 @@ func planCommand(out io.Writer, file string, options ...string) command {
 	return command{args, out}
 }
 
-func applyCommand(out io.Writer, file string) command {
-	return command{[]string{"apply", "-json", "-input=false", "-no-color", "-auto-approve", file}, out}
+// applyCommand applies a plan file, or plans by itself where there is none.
+func applyCommand(out io.Writer, file ...string) command {
+	return command{append([]string{"apply", "-json", "-input=false", "-no-color", "-auto-approve"}, file...), out}
 }
 
 // changesFound is how plan exits with -detailed-exitcode when there is something to do.
@@ -62,7 +63,7 @@ func (c *session) run(ctx context.Context, what command) error {
 func (c *session) command(ctx context.Context, what command, complaint io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.binary, what.args...)
 	cmd.Dir, cmd.Env = c.work, slices.Clone(c.env)
-	if what.args[0] != "apply" && !c.hasProviders() {
+	if !c.hasProviders() && (c.alone || what.args[0] != "apply") {
 		cmd.Env = slices.Concat(roomy, c.env) // what is asked for by name wins
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -94,8 +95,8 @@ func foundChanges(err error) (bool, error) {
 }
 
 // roomy spares a short-lived process the collecting of garbage as long as it is small, which takes a third of a run of a small
-// shard: our runner, and a Terraform without providers that applies nothing. Providers would inherit it, and so would what a
-// provisioner starts, which may be large and live for long.
+// shard: our runner, and a Terraform without providers that applies nothing, or nothing that starts anything. Providers would
+// inherit it, and so would what a provisioner starts, which may be large and live for long.
 var roomy = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
 
 // waitDelay is what is left when our own kill of the whole process group, which comes first, has failed.

@@ -21,6 +21,7 @@ var contractInputs = []string{"guests", "pool", "ssh_authorized_keys"}
 type declared struct {
 	variables map[string]declaredVariable
 	outputs   map[string]bool
+	calls     bool // other modules, or a provisioner; it may be said otherwise in files that are not read
 }
 
 type declaredVariable struct{ required, sensitive bool }
@@ -30,6 +31,8 @@ func readModule(dir string) (declared, error) {
 	mod := declared{variables: map[string]declaredVariable{}, outputs: map[string]bool{}}
 	hclFiles, _ := filepath.Glob(filepath.Join(dir, "*.tf")) // the pattern is well formed
 	jsonFiles, _ := filepath.Glob(filepath.Join(dir, "*.tf.json"))
+	others, _ := filepath.Glob(filepath.Join(dir, "*.tofu*"))
+	mod.calls = len(others) > 0
 	if len(hclFiles)+len(jsonFiles) == 0 {
 		return mod, fmt.Errorf("there is no *.tf file in %s: it is no Terraform module", dir)
 	}
@@ -47,32 +50,50 @@ func readModule(dir string) (declared, error) {
 	return mod, nil
 }
 
-func (m declared) read(file *hcl.File, diags hcl.Diagnostics) error {
+func (m *declared) read(file *hcl.File, diags hcl.Diagnostics) error {
 	if diags.HasErrors() {
 		return diags
 	}
 	content, _, diags := file.Body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-		{Type: "variable", LabelNames: []string{"name"}}, {Type: "output", LabelNames: []string{"name"}},
+		{Type: "variable", LabelNames: []string{"name"}},
+		{Type: "output", LabelNames: []string{"name"}},
+		{Type: "module", LabelNames: []string{"name"}},
+		{Type: "resource", LabelNames: []string{"type", "name"}},
 	}})
 	if diags.HasErrors() {
 		return diags
 	}
 	for _, block := range content.Blocks {
-		if block.Type == "output" {
+		switch block.Type {
+		case "output":
 			m.outputs[block.Labels[0]] = true
-			continue
+		case "module":
+			m.calls = true
+		case "resource":
+			m.calls = m.calls || provisions(block.Body)
+		case "variable":
+			m.variables[block.Labels[0]] = readVariable(block.Body)
 		}
-		attrs, _, _ := block.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{
-			{Name: "default"}, {Name: "sensitive"},
-		}})
-		v := declaredVariable{required: attrs.Attributes["default"] == nil}
-		if a := attrs.Attributes["sensitive"]; a != nil {
-			diags := gohcl.DecodeExpression(a.Expr, nil, &v.sensitive)
-			v.sensitive = v.sensitive || diags.HasErrors() // Terraform itself reports a wrong one
-		}
-		m.variables[block.Labels[0]] = v
 	}
 	return nil
+}
+
+// provisions tells whether a resource starts something when it is made or ended, as far as can be seen.
+func provisions(body hcl.Body) bool {
+	content, _, diags := body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "provisioner", LabelNames: []string{"type"}}}})
+	return diags.HasErrors() || len(content.Blocks) > 0
+}
+
+func readVariable(body hcl.Body) declaredVariable {
+	attrs, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{
+		{Name: "default"}, {Name: "sensitive"},
+	}})
+	v := declaredVariable{required: attrs.Attributes["default"] == nil}
+	if a := attrs.Attributes["sensitive"]; a != nil {
+		diags := gohcl.DecodeExpression(a.Expr, nil, &v.sensitive)
+		v.sensitive = v.sensitive || diags.HasErrors() // Terraform itself reports a wrong one
+	}
+	return v
 }
 
 // checkModule holds a module's declarations against the contract and the pool's variables.

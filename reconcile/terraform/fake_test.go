@@ -16,15 +16,17 @@ import (
 // fakeTerraform is a Terraform of a few lines of shell, for what the real one won't do on demand.
 // body runs with $1 the command, in the work directory, $DIR the fake's own directory. The commands
 // version and init work; plan is called number $N. apply reads its CLI configuration first, and needs its plan, as the real one.
+// A new shard has a resource that all share, unless there is a file $DIR/blank: then it is empty, and applied without a plan.
 func fakeTerraform(t *testing.T, body string) (driver *Driver, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	script := fmt.Sprintf(`#!/bin/sh
 DIR=%q
+touch "$DIR/plans"
 echo "$*" >> "$DIR/calls"
 case "$1" in
 version) echo '{"terraform_version":"1.11.4"}'; exit 0 ;;
-init) exit 0 ;;
+init) [ -e "$DIR/blank" ] || [ -e terraform.tfstate ] || echo '{"version":4,"lineage":"l","resources":[{"mode":"managed","type":"x","name":"net","instances":[{}]}]}' > terraform.tfstate; exit 0 ;;
 plan)
   echo . >> "$DIR/plans"
   for arg; do case "$arg" in -out=*) : > "${arg#-out=}" ;; esac; done ;;
@@ -32,7 +34,7 @@ apply)
   if [ -e "$DIR/no-pipes" ] && [ -p "$TF_CLI_CONFIG_FILE" ]; then : > "$DIR/refused"; exit 1; fi
   cat "$TF_CLI_CONFIG_FILE" > "$DIR/config" || exit 1
   for arg; do :; done
-  [ -e "$arg" ] || { echo "there is no $arg" >> "$DIR/unapproved"; exit 1; } ;;
+  [ -e "$arg" ] || [ -e "$DIR/blank" ] || { echo "there is no $arg" >> "$DIR/unapproved"; exit 1; } ;;
 esac
 N=$(wc -l < "$DIR/plans")
 say() { printf '%%s\n' "$1"; }
@@ -425,20 +427,71 @@ esac`)
 }
 
 func TestWhatAnApplyStartsInheritsNoSettingsOfOurs(t *testing.T) {
-	d, dir := fakeTerraform(t, `
+	const provisioner = "\nprovisioner \"local-exec\" {\ncommand = \"x\"\n}\n"
+	for name, test := range map[string]struct {
+		module string
+		ours   bool
+	}{
+		"a provisioner":       {`resource "terraform_data" "x" { ` + provisioner + ` }`, false},
+		"one among others":    {"resource \"a\" \"b\" {}\nresource \"a\" \"c\" {\n" + provisioner + "\n}", false},
+		"a module of another": {`module "m" { source = "./m" }`, false},
+		"nothing":             {`resource "terraform_data" "x" { input = "provisioner" }`, true},
+	} {
+		for _, blank := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, blank %t", name, blank), func(t *testing.T) {
+				d, dir := fakeTerraform(t, `
 case "$1" in
 plan) change create p-1; summary 1 0; exit 2 ;;
-apply) env > "$DIR/env"; hook apply_complete create p-1; state 1 p-1 ;;
+apply) env > "$DIR/env"; change create p-1; summary 1 0; hook apply_complete create p-1; state 1 p-1 ;;
 esac`)
-	f := newFleet(t, d)
-	f.must(f.job([]string{"p-1"}, nil, nil))
-	raw, err := os.ReadFile(filepath.Join(dir, "env"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(raw)) {
-		if name, _, _ := strings.Cut(line, "="); name == "GOGC" || name == "GOMEMLIMIT" {
-			t.Errorf("a provisioner runs with %s", line)
+				f := newFleet(t, d)
+				f.module, f.vars = t.TempDir(), nil
+				if err := os.WriteFile(filepath.Join(f.module, "main.tf"), []byte(inputs+test.module), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if blank {
+					if err := os.WriteFile(filepath.Join(dir, "blank"), nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				f.must(f.job([]string{"p-1"}, nil, nil))
+				raw, err := os.ReadFile(filepath.Join(dir, "env"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := strings.Contains(string(raw), "GOGC="); got != test.ours {
+					t.Errorf("GOGC is set: %t", got)
+				}
+			})
 		}
+	}
+}
+
+func TestAModuleStartsNothingOnlyWhereAllOfItWasRead(t *testing.T) {
+	const quiet = `resource "terraform_data" "x" {}`
+	for name, test := range map[string]struct {
+		files map[string]string
+		calls bool
+	}{
+		"quiet":            {map[string]string{"main.tf": quiet}, false},
+		"in an override":   {map[string]string{"main.tf": quiet, "x_override.tf": "resource \"terraform_data\" \"x\" {\nprovisioner \"file\" {}\n}"}, true},
+		"in JSON":          {map[string]string{"main.tf.json": `{"resource":{"terraform_data":{"x":{"provisioner":{"local-exec":{"command":"x"}}}}}}`}, true},
+		"in a JSON list":   {map[string]string{"main.tf.json": `{"resource":[{"terraform_data":[{"x":[{"provisioner":[{"local-exec":{}}]}]}]}]}`}, true},
+		"quiet JSON":       {map[string]string{"main.tf.json": `{"resource":{"terraform_data":{"x":{"input":1}}}}`}, false},
+		"for OpenTofu":     {map[string]string{"main.tf": quiet, "main.tofu": ""}, true},
+		"another's module": {map[string]string{"main.tf": `module "m" { source = "x/y/z" }`}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, text := range test.files {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mod, err := readModule(dir)
+			if err != nil || mod.calls != test.calls {
+				t.Error(mod.calls, err)
+			}
+		})
 	}
 }

@@ -146,6 +146,9 @@ func (r *run) attempt(ctx context.Context) error {
 		return err
 	}
 	names := r.names(st)
+	if r.session.alone = !r.module.calls; r.blank(st, names) {
+		return r.create(ctx, st, names)
+	}
 	known, _ := st.known(names)
 	defer os.Remove(filepath.Join(r.dir.work(), planFile)) // a plan holds secrets
 	if err := r.standBy(); err != nil {

@@ -30,6 +30,7 @@ type session struct {
 	tf           *tfexec.Terraform // for what is not in command.go
 	binary, work string
 	env          []string
+	alone        bool // an apply starts nothing but, maybe, providers
 	budgets      Budgets
 	steps        []Step
 }
