@@ -174,7 +174,7 @@ func (st Step) fields() []any {
 		f = append(f, "run", *st.claim)
 	}
 	if m := st.machine; m != nil {
-		f = append(f, "id", m.ID, "host", m.Host, "port", m.Port, "user", m.User, "host_key", m.HostKey,
+		f = append(f, "id", m.ID, "address", addressOf(m.Host, m.Port, m.User, m.HostKey),
 			"attributes", string(m.Attributes), "reset", flag(m.Reset), "incarnation", st.incarnation, "uses", 0, "lease", "",
 			"condemned", "", "evidence", "", "health", "", "failures", 0, "drawn", "0")
 	}
@@ -353,8 +353,8 @@ func (g Guest) Drawing() bool { return g.State == Preparing && g.Cache == g.Pool
 func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, error) {
 	moved := g
 	moved.Cache, moved.State, moved.Reason = cache.Name, Preparing, "drawn"
-	after, handed, err := s.create(ctx, moved, cache.Max, "id", g.ID, "host", g.Host, "port", g.Port, "user", g.User,
-		"host_key", g.HostKey, "attributes", string(g.Attributes), "reset", flag(g.Reset), "born", millis(g.Born), "drawn", "1")
+	after, handed, err := s.create(ctx, moved, cache.Max, "id", g.ID, "address", addressOf(g.Host, g.Port, g.User, g.HostKey),
+		"attributes", string(g.Attributes), "reset", flag(g.Reset), "born", millis(g.Born), "drawn", "1")
 	if err != nil {
 		none := ""
 		_, undo := s.Move(ctx, system, Step{Guest: g, From: []State{Preparing}, To: Shelved, Reason: "draw failed", claim: &none})
@@ -591,7 +591,7 @@ func (s *Store) cacheOf(ctx context.Context, pool string, slot int) (string, err
 }
 
 // guestFields are those that parseGuest reads, the name first, which every guest has.
-var guestFields = strings.Fields(`name pool cache slot incarnation state since shard digest run id host port user host_key lease uses
+var guestFields = strings.Fields(`name pool cache slot incarnation state since shard digest run id address lease uses
 	born until reason evidence condemned health reset failures demand attributes`)
 
 func parseGuest(f map[string]string) Guest {
@@ -599,10 +599,11 @@ func parseGuest(f map[string]string) Guest {
 	g := Guest{
 		Name: f["name"], Pool: f["pool"], Cache: f["cache"], Slot: num("slot"), Incarnation: num("incarnation"),
 		State: State(f["state"]), Since: ms(f["since"]), Shard: f["shard"], Digest: f["digest"], Run: f["run"],
-		ID: f["id"], Host: f["host"], Port: num("port"), User: f["user"], HostKey: f["host_key"],
+		ID:    f["id"],
 		Lease: f["lease"], Uses: num("uses"), Born: ms(f["born"]), Until: ms(f["until"]), Reason: f["reason"],
 		Evidence: f["evidence"], Condemned: f["condemned"], Health: f["health"], Reset: f["reset"] == "1", Failures: num("failures"), Demand: f["demand"] == "1",
 	}
+	g.readAddress(f["address"])
 	if f["attributes"] != "" {
 		g.Attributes = json.RawMessage(f["attributes"])
 	}
@@ -645,12 +646,24 @@ func (s *Store) EventsIn(ctx context.Context, name string, n int, caches ...stri
 	return out[:min(n, len(out))], nil
 }
 
+// parseEvent reads an entry of a history; see event in lib.lua.
 func parseEvent(m redis.XMessage, guest, cache string) Event {
 	at, _, _ := strings.Cut(m.ID, "-")
-	get := func(k string) string { v, _ := m.Values[k].(string); return v }
-	incarnation, _ := strconv.Atoi(get("incarnation"))
-	return Event{
-		Time: ms(at), Guest: guest, Cache: cache, Incarnation: incarnation, From: State(get("from")), To: State(get("to")),
-		Actor: get("actor"), Lease: get("lease"), Reason: get("reason"), Detail: get("detail"),
+	e := Event{Time: ms(at), Guest: guest, Cache: cache}
+	if f := strings.SplitN(text(m.Values["e"]), "\n", 7); len(f) == 7 {
+		e.Incarnation, e.From, e.To, e.Actor, e.Lease, e.Reason, e.Detail = int(number(f[0])), State(f[1]), State(f[2]), f[3], f[4], f[5], f[6]
+	}
+	return e
+}
+
+// addressOf is where a guest answers, as the store has it.
+func addressOf(host string, port int, user, hostKey string) string {
+	return lines(host, strconv.Itoa(port), user, hostKey)
+}
+
+// readAddress reads what addressOf wrote; a guest that is not made yet has none.
+func (g *Guest) readAddress(address string) {
+	if f := strings.SplitN(address, "\n", 4); len(f) == 4 {
+		g.Host, g.Port, g.User, g.HostKey = f[0], int(number(f[1])), f[2], f[3]
 	}
 }

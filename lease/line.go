@@ -19,15 +19,15 @@ type call struct {
 	done  chan struct{}
 }
 
-// lines are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While a
+// queues are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While a
 // script is under way the calls on its cache gather, and go together next: the busier a cache is, the less a call costs.
-type lines struct {
+type queues struct {
 	mu      sync.Mutex
 	waiting map[string][]*call // a cache with a script under way is there, and no other: names come from callers
 }
 
 // join puts a call in line. Where true is returned, no script is under way: the caller has to board and fly.
-func (l *lines) join(cache string, c *call) bool {
+func (l *queues) join(cache string, c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	line, flying := l.waiting[cache]
@@ -36,7 +36,7 @@ func (l *lines) join(cache string, c *call) bool {
 }
 
 // board returns the calls that go next, at most so many as may go together. None: nothing is under way any more.
-func (l *lines) board(cache string) []*call {
+func (l *queues) board(cache string) []*call {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	line := l.waiting[cache]
@@ -56,9 +56,9 @@ func (s *Store) send(ctx context.Context, name, cache string, args []any) ([]any
 		return nil, err
 	}
 	c := &call{name: name, args: args, done: make(chan struct{})}
-	if s.lines.join(cache, c) {
-		s.carryOut(ctx, cache, s.lines.board(cache))
-		if others := s.lines.board(cache); others != nil { // this caller has what it came for
+	if s.queues.join(cache, c) {
+		s.carryOut(ctx, cache, s.queues.board(cache))
+		if others := s.queues.board(cache); others != nil { // this caller has what it came for
 			go s.fly(ctx, cache, others)
 		}
 	}
@@ -68,7 +68,7 @@ func (s *Store) send(ctx context.Context, name, cache string, args []any) ([]any
 
 // fly carries out what has gathered, until there is nothing.
 func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
-	for ; batch != nil; batch = s.lines.board(cache) {
+	for ; batch != nil; batch = s.queues.board(cache) {
 		s.carryOut(ctx, cache, batch)
 	}
 }

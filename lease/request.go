@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,18 +44,17 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	if c.Invisible {
 		invisible = c.Name
 	}
-	asked := Lease{
-		ID: newID(c.Name), Cache: c.Name, Holder: caller.Name, Owner: caller.Owner, Pools: pools,
-		TTL: min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max), PublicKey: r.PublicKey,
-	}
-	reply, err := s.run(ctx, "acquire", c.Name, asked.ID, asked.Holder, asked.Owner, strings.Join(pools, ","),
-		asked.TTL.Milliseconds(), c.Lease.Max.Milliseconds(), wait, s.options.Patience.Milliseconds(),
-		r.idem(caller), fingerprint(r), r.PublicKey, s.options.MaxQueue, invisible)
+	id, ttl := newID(c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max)
+	wish := lines(id, caller.Name, strings.Join(pools, ","), inMillis(ttl), inMillis(c.Lease.Max), inMillis(s.options.Patience),
+		r.idem(caller), fingerprint(r), r.PublicKey)
+	reply, err := s.run(ctx, "acquire", c.Name, wish, caller.Owner, wait, s.options.MaxQueue, invisible)
 	if err != nil {
 		return Lease{}, err
 	}
 	if text(reply[0]) == "hit" {
-		l := hit(reply[1:], asked)
+		l := readLease(text(reply[1]), c.Name)
+		l.Leased = &Guest{Name: l.Guest, State: Leased, Incarnation: l.Incarnation, Lease: l.ID}
+		l.Leased.readAddress(text(reply[2]))
 		s.tell(Change{Kind: Granted, Cache: c.Name, Guest: l.Guest, Lease: &l})
 		return l, nil
 	}
@@ -282,48 +282,45 @@ func (s *Store) tell(c Change) {
 	s.options.Notify(c)
 }
 
-// hit completes a lease that was granted at once: {granted, deadline, cap, guest, source, address}.
-func hit(reply []any, l Lease) Lease {
-	l.Phase, l.Hit = Active, true
-	l.Granted, l.Deadline, l.Cap = ms(reply[0]), ms(reply[1]), ms(reply[2])
-	l.Created, l.Guest, l.Source = l.Granted, text(reply[3]), text(reply[4])
-	l.Leased = parseAddress(reply[5], l.Guest)
-	l.Incarnation = l.Leased.Incarnation
-	return l
-}
+// leaseLines are how many a lease has in the store; see lease_of in lib.lua.
+const leaseLines = 23
 
-// leaseFields are those of a lease, in the order in which the scripts answer with them; see lib.lua.
-var leaseFields = strings.Fields("id holder owner phase pools guest incarnation ttl created granted deadline cap wait_until ended how outcome source hit public_key")
-
-// parseLease reads {values, position, …} and, where a call answers with it, the guest's address behind that.
-func parseLease(reply []any, cache string) Lease {
-	v, _ := reply[0].([]any)
-	if len(v) < len(leaseFields) {
+// readLease reads a lease as the store has it. One that can't be read has no ID.
+func readLease(record, cache string) Lease {
+	f := strings.SplitN(record, "\n", leaseLines)
+	if len(f) < leaseLines {
 		return Lease{}
 	}
-	l := Lease{
-		ID: text(v[0]), Cache: cache, Holder: text(v[1]), Owner: text(v[2]), Phase: Phase(text(v[3])), Pools: strings.Split(text(v[4]), ","),
-		Guest: text(v[5]), Incarnation: int(number(v[6])), TTL: time.Duration(number(v[7])) * time.Millisecond, Created: ms(v[8]),
-		Granted: ms(v[9]), Deadline: ms(v[10]), Cap: ms(v[11]), WaitUntil: ms(v[12]), EndedAt: ms(v[13]), How: text(v[14]),
-		Outcome: text(v[15]), Source: text(v[16]), Hit: text(v[17]) == "1", PublicKey: text(v[18]),
+	return Lease{
+		Cache: cache, Phase: Phase(f[0]), EndedAt: ms(f[1]), How: f[2], Outcome: f[3], Owner: f[4], Guest: f[5], Incarnation: int(number(f[6])),
+		Granted: ms(f[7]), Deadline: ms(f[8]), Cap: ms(f[9]), Source: f[10], Hit: f[11] == "1", WaitUntil: ms(f[12]), Created: ms(f[13]),
+		ID: f[14], Holder: f[15], Pools: strings.Split(f[16], ","), TTL: time.Duration(number(f[17])) * time.Millisecond, PublicKey: f[22],
 	}
+}
+
+// parseLease reads {lease, position, …} and, where a call answers with it, the guest behind that: {incarnation, lease, address, health}.
+func parseLease(reply []any, cache string) Lease {
+	l := readLease(text(reply[0]), cache)
 	if l.Phase == Queued {
 		l.Position = int(number(reply[1]))
 	}
 	if len(reply) > 4 {
-		l.Leased = parseAddress(reply[4], l.Guest)
+		if g, _ := reply[4].([]any); len(g) == 4 {
+			l.Leased = &Guest{Name: l.Guest, State: Leased, Incarnation: int(number(g[0])), Lease: text(g[1]), Health: text(g[3])}
+			l.Leased.readAddress(text(g[2]))
+		}
 	}
 	return l
 }
 
-// parseAddress reads what a holder must know of its guest: {incarnation, lease, host, port, user, host key, health}.
-func parseAddress(v any, name string) *Guest {
-	a, _ := v.([]any)
-	if len(a) < 7 {
-		return nil
+// lines makes one text of fields, a line each. Only the last may have line breaks.
+func lines(fields ...string) string {
+	for i, f := range fields[:len(fields)-1] {
+		if strings.ContainsRune(f, '\n') {
+			fields[i] = strings.ReplaceAll(f, "\n", " ")
+		}
 	}
-	return &Guest{
-		Name: name, State: Leased, Incarnation: int(number(a[0])), Lease: text(a[1]), Host: text(a[2]), Port: int(number(a[3])),
-		User: text(a[4]), HostKey: text(a[5]), Health: text(a[6]),
-	}
+	return strings.Join(fields, "\n")
 }
+
+func inMillis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -187,19 +187,17 @@ func (s *Store) leases(ctx context.Context, cache, index string, n int) ([]Lease
 	if err != nil || len(ids) == 0 {
 		return []Lease{}, outage(err)
 	}
-	cmds := make([]*redis.SliceCmd, len(ids))
-	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, id := range ids {
-			cmds[i] = pipe.HMGet(ctx, base+":lease:"+id, leaseFields...)
-		}
-		return nil
-	})
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = base + ":lease:" + id
+	}
+	records, err := s.rdb.MGet(ctx, keys...).Result()
 	if err != nil {
 		return nil, outage(err)
 	}
 	out := make([]Lease, 0, len(ids))
-	for i, cmd := range cmds {
-		if l := parseLease([]any{cmd.Val(), int64(i + 1)}, cache); l.ID != "" {
+	for i, record := range records {
+		if l := parseLease([]any{record, int64(i + 1)}, cache); l.ID != "" {
 			out = append(out, l)
 		}
 	}

@@ -66,7 +66,7 @@ type Store struct {
 	rdb     redis.UniversalClient
 	options Options
 	scripts map[string]*redis.Script // "calls", see lib.lua, and those that stand alone
-	lines   lines
+	queues  queues
 	fleet   atomic.Pointer[specs.Fleet]
 	waiters waiters
 }
@@ -92,7 +92,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	if o.Notify == nil {
 		o.Notify = func(Change) {}
 	}
-	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), lines: lines{waiting: map[string][]*call{}}}
+	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{waiting: map[string][]*call{}}}
 	s.fleet.Store(&specs.Fleet{})
 	s.waiters.chans = map[string]map[chan struct{}]struct{}{}
 	return s

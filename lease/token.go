@@ -88,8 +88,8 @@ func (s *Store) Found(ctx context.Context, g Guest, m Machine, until time.Time) 
 		return fmt.Errorf("guest %s: %w: it is on record in cache %s", g.Name, ErrConflict, known)
 	}
 	g.State, g.Until, g.Reason = Quarantined, until, "store_lost"
-	_, _, err := s.create(ctx, g, 0, "id", m.ID, "host", m.Host, "port", m.Port, "user", m.User,
-		"host_key", m.HostKey, "attributes", string(m.Attributes), "reset", flag(m.Reset), "born", time.Now().UnixMilli())
+	_, _, err := s.create(ctx, g, 0, "id", m.ID, "address", addressOf(m.Host, m.Port, m.User, m.HostKey),
+		"attributes", string(m.Attributes), "reset", flag(m.Reset), "born", time.Now().UnixMilli())
 	if err != nil {
 		return err
 	}

@@ -1,18 +1,18 @@
 -- acquire.lua: ask for a guest of the cache. Granted at once from the shelf (a hit), or queued (a miss at its grant).
--- ARGV   1 id  2 holder  3 owner  4 pools (comma list, in order of preference)  5 ttl ms  6 cap ms  7 wait ms (-1 for as long
---        as it is asked for, 0 not at all)  8 patience ms  9 idempotency key  10 fingerprint  11 public key  12 most in queue
---        13 the pool whose spares these are (empty: a named cache)
--- Result hit, granted, deadline, cap, guest's name, source, guest  |  ok, lease, position, "replayed" or ""
+-- ARGV   1 wish; see lease_of  2 owner  3 wait ms (-1 for as long as it is asked for, 0 not at all)  4 most in queue
+--        5 the pool whose spares these are (empty: a named cache)
+-- Result hit, lease, address of the guest  |  ok, lease, position, "replayed" or ""
 --        |  replay | none_ready | queue_full | no_policy
 -- Invariant: nobody is granted a guest of a pool for which somebody waits.
-local id, idem = ARGV[1], ARGV[9]
+local wish = ARGV[1]
+local id, holder, pools, ttl, cap_ms, patience, idem, fingerprint = string.match(wish, wish_pattern)
 if idem == '' then
   if redis.call('EXISTS', lease_key(id)) == 1 then return view('ok', id) end -- sent again, because the answer was lost
 elseif redis.call('HSETNX', base .. ':idem', idem, id) == 0 then
   local seen = redis.call('HGET', base .. ':idem', idem)
   local old = lease_of(seen)
   if old then
-    if old.fingerprint ~= ARGV[10] then return { 'replay' } end
+    if old.fingerprint ~= fingerprint then return { 'replay' } end
     return view('ok', seen, 'replayed')
   end
   redis.call('HSET', base .. ':idem', idem, id)
@@ -23,30 +23,27 @@ local function refuse(code)
 end
 local p = policy()
 if not p then return refuse('no_policy') end
-local wait, patience = tonumber(ARGV[7]), tonumber(ARGV[8])
-local l = { id = id, holder = ARGV[2], pools = ARGV[4], ttl = ARGV[5], cap_ms = ARGV[6] }
+local wait = tonumber(ARGV[3])
+local l = { id = id, owner = ARGV[2], holder = holder, pools = pools, ttl = ttl, cap_ms = cap_ms, created = stamp, wait_until = '0', wish = wish,
+  text = '', phase = 'queued', guest = '', incarnation = '', granted = '', deadline = '', cap = '', source = '', hit = '' }
 local serving = enabled(p)
-for _, pool in ipairs(split(ARGV[4])) do
+for _, pool in ipairs(split(pools)) do
   local name = serving and waiting(pool) == 0 and top(pool)
   if name then
-    local v = redis.call('HMGET', guest_key(name), 'incarnation', 'uses', 'host', 'port', 'user', 'host_key')
-    local g = { name = name, pool = pool, state = 'shelved', incarnation = v[1], uses = v[2] or '0' }
-    local source = pool == ARGV[13] and 'spare' or 'shelf'
-    local deadline, cap = grant(l, g, source, true, 'id', id, 'holder', ARGV[2], 'owner', ARGV[3], 'pools', ARGV[4], 'ttl', ARGV[5],
-      'created', stamp, 'idem', idem, 'fingerprint', ARGV[10], 'public_key', ARGV[11])
-    return { 'hit', stamp, deadline, cap, name, source, { v[1], id, v[3], v[4], v[5], v[6], '' } }
+    local v = redis.call('HMGET', guest_key(name), 'incarnation', 'uses', 'address')
+    grant(l, { name = name, pool = pool, state = 'shelved', incarnation = v[1], uses = v[2], lease = '' }, pool == ARGV[5] and 'spare' or 'shelf', true)
+    return { 'hit', l.text, v[3] or '' }
   end
 end
 if wait == 0 then return refuse('none_ready') end
-if redis.call('ZCARD', base .. ':queue') >= tonumber(ARGV[12]) then return refuse('queue_full') end
-redis.call('HSET', lease_key(id), 'id', id, 'holder', ARGV[2], 'owner', ARGV[3], 'phase', 'queued', 'pools', ARGV[4], 'ttl', ARGV[5],
-  'cap_ms', ARGV[6], 'created', stamp, 'idem', idem, 'fingerprint', ARGV[10], 'public_key', ARGV[11],
-  'wait_until', wait > 0 and now + wait or 0, 'patience', patience)
+if redis.call('ZCARD', base .. ':queue') >= tonumber(ARGV[4]) then return refuse('queue_full') end
+if wait > 0 then l.wait_until = as_text(now + wait) end
+write_lease(l)
 local number = redis.call('INCR', base .. ':seq')
 redis.call('ZADD', base .. ':queue', number, id)
-for _, pool in ipairs(split(ARGV[4])) do redis.call('ZADD', base .. ':queue:' .. pool, number, id) end
+for _, pool in ipairs(split(pools)) do redis.call('ZADD', base .. ':queue:' .. pool, number, id) end
 queues = {}
-local lapse = now + patience
+local lapse = now + tonumber(patience)
 if wait > 0 then lapse = math.min(lapse, now + wait) end
 redis.call('ZADD', base .. ':patience', lapse, id)
 return view('ok', id)

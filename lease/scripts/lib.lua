@@ -10,15 +10,15 @@
 --   policy          hash   the cache's settings in force (absent: the spec has the cache no more)
 --   override        hash   enabled, until, by: the run-time knob over the policy
 --   guests          set    names of the guests on record;  pools: of the pools that it ever had a guest of
---   guest:<name>    hash   one guest
+--   guest:<name>    hash   one guest; its field address is {host, port, user, host key}, a line each
 --   in:<pool>:<state>  zset  guest name -> ms since when; the state "shelved" is the shelf
---   lease:<id>      hash   one lease or request
+--   lease:<id>      string one lease or request; see lease_of
 --   queue           zset   request id -> number in line;  queue:<pool> the same for those that the pool satisfies
 --   patience        zset   request id -> ms when it lapses unless asked for again
 --   deadlines       zset   lease id -> ms of expiry
 --   holds, quarantine  zset  guest name -> ms of the end
 --   ended           zset   lease id -> ms of the end; idem hash: idempotency key -> lease id
---   stats           hash   counters;  events:<guest> stream: its history, bounded
+--   stats           hash   counters;  events:<guest> stream: its history, bounded; see event
 --   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
 --
 -- Invariants: a guest is in exactly one index; a pool with a waiting request and a shelved guest in the same enabled cache
@@ -104,20 +104,45 @@ local function index(pool, state)
   return of[state]
 end
 local function guest_of(name) return hash(guest_key(name)) end
-local function lease_of(id) return hash(lease_key(id)) end
 
--- lease_values reads a lease in the order in which the results have it and package lease reads it: 1 id  2 holder  3 owner
--- 4 phase  5 pools  6 guest  7 incarnation  8 ttl  9 created  10 granted  11 deadline  12 cap  13 wait until  14 ended  15 how
--- 16 outcome  17 source  18 hit  19 public key. Of one that is not on record the first is false.
-local function lease_values(id)
-  return redis.call('HMGET', lease_key(id), 'id', 'holder', 'owner', 'phase', 'pools', 'guest', 'incarnation', 'ttl', 'created',
-    'granted', 'deadline', 'cap', 'wait_until', 'ended', 'how', 'outcome', 'source', 'hit', 'public_key')
+-- A lease is one text, which costs a third of a hash of its fields. Each field is a line, and the last may have several: 1 phase
+-- 2 ended 3 how 4 outcome 5 owner 6 guest 7 incarnation 8 granted 9 deadline 10 cap 11 source 12 hit 13 wait until 14 created,
+-- and then the wish, which never changes: 15 id 16 holder 17 pools 18 ttl 19 longest ttl 20 patience 21 idempotency key
+-- 22 fingerprint 23 public key. Times are in ms; package lease reads and writes the same lines.
+-- Writing a text is one long concatenation, because that is what Lua is quickest at.
+local a_line = '([^\n]*)\n'
+local wish_pattern = '^' .. string.rep(a_line, 8)
+local lease_pattern = '^' .. string.rep(a_line, 22) .. '(.*)$'
+
+-- lease_of reads a lease into a table, with the text itself, or returns nil.
+local function lease_of(id)
+  local text = redis.call('GET', lease_key(id))
+  if not text then return nil end
+  local phase, ended, how, outcome, owner, guest, incarnation, granted, deadline, cap, source, hit, wait_until, created,
+    _, holder, pools, ttl, cap_ms, patience, idem, fingerprint, public_key = string.match(text, lease_pattern)
+  return { text = text, id = id, phase = phase, ended = ended, how = how, outcome = outcome, owner = owner, guest = guest,
+    incarnation = incarnation, granted = granted, deadline = deadline, cap = cap, source = source, hit = hit, wait_until = wait_until,
+    created = created, holder = holder, pools = pools, ttl = ttl, cap_ms = cap_ms, patience = patience, idem = idem,
+    fingerprint = fingerprint, wish = id .. '\n' .. holder .. '\n' .. pools .. '\n' .. ttl .. '\n' .. cap_ms .. '\n' .. patience .. '\n'
+      .. idem .. '\n' .. fingerprint .. '\n' .. public_key }
 end
 
--- address_of reads a guest as the results have it for its holder: 1 incarnation  2 lease  3 host  4 port  5 user  6 host key
--- 7 health.
+-- write_lease writes a lease that is not over: its phase has six letters, and three empty lines follow it.
+local function write_lease(l)
+  l.text = l.phase .. '\n\n\n\n' .. l.owner .. '\n' .. l.guest .. '\n' .. l.incarnation .. '\n' .. l.granted .. '\n' .. l.deadline .. '\n'
+    .. l.cap .. '\n' .. l.source .. '\n' .. l.hit .. '\n' .. l.wait_until .. '\n' .. l.created .. '\n' .. l.wish
+  redis.call('SET', lease_key(l.id), l.text)
+end
+
+-- held_by reads from the text of a lease that is not over: its owner and its guest.
+local function held_by(text)
+  local first = string.find(text, '\n', 11, true)
+  return string.sub(text, 11, first - 1), string.sub(text, first + 1, string.find(text, '\n', first + 1, true) - 1)
+end
+
+-- address_of reads a guest as the results have it for its holder: 1 incarnation  2 lease  3 address  4 health.
 local function address_of(name)
-  return redis.call('HMGET', guest_key(name), 'incarnation', 'lease', 'host', 'port', 'user', 'host_key', 'health')
+  return redis.call('HMGET', guest_key(name), 'incarnation', 'lease', 'address', 'health')
 end
 
 -- The settings, and what is known of shelves and queues, are read once for all calls; what changes them forgets them.
@@ -190,9 +215,12 @@ local function reshelved(g, to)
   end
 end
 
+-- event writes one entry of a guest's history, a line for each of its fields: incarnation, from, to, actor, lease, reason, and the
+-- detail, which may have several.
 local function event(g, to, actor, reason, detail)
-  redis.call('XADD', base .. ':events:' .. g.name, 'MAXLEN', '~', '200', '*', 'incarnation', g.incarnation,
-    'from', g.state, 'to', to, 'actor', actor, 'lease', g.lease or '', 'reason', reason, 'detail', detail)
+  if string.find(reason, '\n', 1, true) then reason = string.gsub(reason, '\n', ' ') end
+  redis.call('XADD', base .. ':events:' .. g.name, 'MAXLEN', '~', '200', '*', 'e', g.incarnation .. '\n' .. g.state .. '\n' .. to .. '\n'
+    .. actor .. '\n' .. (g.lease or '') .. '\n' .. reason .. '\n' .. detail)
 end
 
 -- on_order notes since when a guest is on order: from planned or replacing, whatever fails on the way, until it is first shelved
@@ -230,29 +258,30 @@ local function leave_queue(l)
   queues = {}
 end
 
-local function close(l, how, outcome)
-  redis.call('HSET', lease_key(l.id), 'phase', 'ended', 'ended', stamp, 'how', how, 'outcome', outcome or '')
-  later(base .. ':ended', l.id, stamp)
+-- close writes that a lease is over, which it was not before.
+local function close(id, text, how, outcome)
+  text = 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' .. string.sub(text, 11)
+  redis.call('SET', lease_key(id), text)
+  later(base .. ':ended', id, stamp)
   count('ended:' .. how)
+  return text
 end
 
 local function drop_request(l, how)
   leave_queue(l)
-  close(l, how)
+  if l.text then l.text = close(l.id, l.text, how, '') end
 end
 
--- grant gives guest g to request l: the one way into the state leased. Behind hit come fields and values of the record of a
--- lease that has none yet. Returns the deadline and the cap.
-local function grant(l, g, source, hit, ...)
+-- grant gives guest g to request l: the one way into the state leased.
+local function grant(l, g, source, hit)
   local last = now + tonumber(l.cap_ms)
-  local cap, deadline = as_text(last), as_text(math.min(now + tonumber(l.ttl), last))
-  redis.call('HSET', lease_key(l.id), 'phase', 'active', 'guest', g.name, 'incarnation', g.incarnation, 'granted', stamp,
-    'deadline', deadline, 'cap', cap, 'source', source, 'hit', hit and '1' or '0', ...)
-  later(base .. ':deadlines', l.id, deadline)
+  l.phase, l.guest, l.incarnation, l.granted, l.source, l.hit = 'active', g.name, g.incarnation, stamp, source, hit and '1' or '0'
+  l.cap, l.deadline = as_text(last), as_text(math.min(now + tonumber(l.ttl), last))
+  write_lease(l)
+  later(base .. ':deadlines', l.id, l.deadline)
   count(hit and 'hits' or 'misses')
   g.lease = l.id
   move(g, 'leased', l.holder, '', '', 'uses', tonumber(g.uses or '0') + 1)
-  return deadline, cap
 end
 
 -- hand_over gives g to the first request in line that it satisfies; requests that nobody asks for any more lapse.
@@ -310,31 +339,33 @@ local function settle(g, p, actor, o)
   return nil
 end
 
--- finish ends an active lease and sends its guest on; returns the lease that the guest was handed to, if any, and the state
--- that it is in now.
-local function finish(l, how, outcome, actor, o)
-  later(base .. ':deadlines', l.id, false)
-  close(l, how, outcome)
-  local v = redis.call('HMGET', guest_key(l.guest), 'name', 'pool', 'incarnation', 'state', 'lease', 'uses', 'born', 'condemned', 'reset', 'drawn')
-  if v[5] ~= l.id or v[4] ~= 'leased' then return nil end
-  local g = { name = v[1], pool = v[2], incarnation = v[3], state = v[4], lease = v[5], uses = v[6] or '0', born = v[7] or '0',
-    condemned = v[8] or '', reset = v[9], drawn = v[10] }
+-- finish ends an active lease and sends its guest on; returns the text of the lease, the lease that the guest was handed to, if
+-- any, and the state that it is in now.
+local function finish(id, text, guest, how, outcome, actor, o)
+  later(base .. ':deadlines', id, false)
+  text = close(id, text, how, outcome)
+  local v = redis.call('HMGET', guest_key(guest), 'pool', 'incarnation', 'state', 'lease', 'uses', 'born', 'condemned', 'reset', 'drawn')
+  if v[4] ~= id or v[3] ~= 'leased' then return text end
+  local g = { name = guest, pool = v[1], incarnation = v[2], state = v[3], lease = v[4], uses = v[5] or '0', born = v[6] or '0',
+    condemned = v[7] or '', reset = v[8], drawn = v[9] }
   o.detail = how .. (outcome ~= '' and (': ' .. outcome) or '')
-  return settle(g, policy(), actor, o), g.state
+  local handed = settle(g, policy(), actor, o)
+  return text, handed, g.state
 end
 
-local function may(l, owner, admin) return admin == '1' or l.owner == owner end
+local function may(owner_of, owner, admin) return admin == '1' or owner_of == owner end
 
 -- view is the result that a lease is: code, lease, place in line, extra, again, and, while it is active, its guest.
 local function view(code, id, extra, again)
-  local values = lease_values(id)
-  local place, address = 0, ''
-  if values[4] == 'queued' then place = (redis.call('ZRANK', base .. ':queue', id) or -1) + 1 end
-  if values[4] == 'active' then
-    address = address_of(values[6])
+  local text = redis.call('GET', lease_key(id))
+  local phase, place, address = string.sub(text, 1, 6), 0, ''
+  if phase == 'queued' then place = (redis.call('ZRANK', base .. ':queue', id) or -1) + 1 end
+  if phase == 'active' then
+    local _, guest = held_by(text)
+    address = address_of(guest)
     if address[2] ~= id then address = '' end
   end
-  return { code, values, place, extra or '', again or '', address }
+  return { code, text, place, extra or '', again or '', address }
 end
 
 local calls = {}

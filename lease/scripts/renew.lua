@@ -3,10 +3,12 @@
 -- Result ok, lease, position  |  unknown | not_yours | queued | over
 local l = lease_of(ARGV[1])
 if not l then return { 'unknown' } end
-if not may(l, ARGV[2], ARGV[3]) then return { 'not_yours' } end
+if not may(l.owner, ARGV[2], ARGV[3]) then return { 'not_yours' } end
 if l.phase == 'queued' then return { 'queued' } end
-local deadline = math.min(now + tonumber(l.ttl), tonumber(l.cap or '0'))
-if l.phase ~= 'active' or deadline <= now then return { 'over', l.how or 'expired' } end
-redis.call('HSET', lease_key(l.id), 'deadline', deadline)
-later(base .. ':deadlines', l.id, deadline)
+if l.phase == 'ended' then return { 'over', l.how } end
+local deadline = math.min(now + tonumber(l.ttl), tonumber(l.cap))
+if deadline <= now then return { 'over', 'expired' } end
+l.deadline = as_text(deadline)
+write_lease(l)
+later(base .. ':deadlines', l.id, l.deadline)
 return view('ok', l.id)

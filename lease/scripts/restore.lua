@@ -5,16 +5,16 @@
 local l = lease_of(ARGV[1])
 if l then
   if l.phase == 'active' then return view('ok', l.id) end
-  return { 'over', l.how or '' }
+  return { 'over', l.how }
 end
 local g = guest_of(ARGV[4])
 if not g then return { 'unknown' } end
 if g.state ~= 'quarantined' or g.incarnation ~= ARGV[5] then return { 'conflict', g.state, g.incarnation } end
 local deadline = math.min(now + tonumber(ARGV[6]), tonumber(ARGV[7]))
 if deadline <= now then return { 'over', 'expired' } end
-redis.call('HSET', lease_key(ARGV[1]), 'id', ARGV[1], 'holder', ARGV[2], 'owner', ARGV[3], 'phase', 'active', 'pools', g.pool,
-  'ttl', ARGV[6], 'cap_ms', 0, 'created', ARGV[8], 'granted', ARGV[8], 'deadline', deadline, 'cap', ARGV[7], 'guest', g.name,
-  'incarnation', g.incarnation, 'source', 'shelf', 'hit', '0', 'wait_until', 0, 'patience', 0, 'idem', '', 'fingerprint', '')
+write_lease({ id = ARGV[1], phase = 'active', owner = ARGV[3], guest = g.name, incarnation = g.incarnation, granted = ARGV[8],
+  deadline = as_text(deadline), cap = ARGV[7], source = 'shelf', hit = '0', wait_until = '0', created = ARGV[8],
+  wish = ARGV[1] .. '\n' .. ARGV[2] .. '\n' .. g.pool .. '\n' .. ARGV[6] .. '\n0\n0\n\n\n' })
 later(base .. ':deadlines', ARGV[1], deadline)
 g.lease = ARGV[1]
 move(g, 'leased', ARGV[2], 'restored', '', 'uses', tonumber(g.uses or '0') + 1)

@@ -7,6 +7,8 @@
 --        {pool, guests in each state …} for every pool that the cache draws from or ever had a guest of
 local function stock(base)
   local head = redis.call('ZRANGE', base .. ':queue', 0, 0)[1]
+  local text = head and redis.call('GET', base .. ':lease:' .. head)
+  local came = text and string.match(text, '^' .. string.rep('[^\n]*\n', 13) .. '([^\n]*)') -- see lease_of
   local seen, counts = {}, {}
   local left = redis.call('SCARD', base .. ':guests') -- each is in one index: when all are found, the other indexes are empty
   local function tally(pool)
@@ -21,7 +23,7 @@ local function stock(base)
   end
   for pool in string.gmatch(redis.call('HGET', base .. ':policy', 'pools') or '', '[^,]+') do tally(pool) end
   for _, pool in ipairs(redis.call('SMEMBERS', base .. ':pools')) do tally(pool) end
-  return { redis.call('ZCARD', base .. ':queue'), head and redis.call('HGET', base .. ':lease:' .. head, 'created') or '0',
+  return { redis.call('ZCARD', base .. ':queue'), came or '0',
     redis.call('ZCARD', base .. ':deadlines'), redis.call('HGETALL', base .. ':override'), redis.call('HGETALL', base .. ':stats'), counts }
 end
 local all = {}

@@ -12,7 +12,11 @@ redis.call('SET', base .. ':swept', now)
 if last > 0 and now - last > tonumber(ARGV[2]) then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. ':deadlines', '-inf', grace)) do
     redis.call('ZADD', base .. ':deadlines', grace, id)
-    redis.call('HSET', lease_key(id), 'deadline', grace)
+    local l = lease_of(id)
+    if l then
+      l.deadline = as_text(grace)
+      write_lease(l)
+    end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. ':patience', '-inf', grace)) do
     redis.call('ZADD', base .. ':patience', grace, id)
@@ -33,7 +37,7 @@ end
 for _, id in ipairs(due(':deadlines')) do
   local l = lease_of(id)
   if l then
-    local handed = finish(l, 'expired', '', 'greenroom', {})
+    local _, handed = finish(id, l.text, l.guest, 'expired', '', 'greenroom', {})
     if handed then changed[#changed + 1] = handed end
   else
     redis.call('ZREM', base .. ':deadlines', id)
@@ -63,9 +67,9 @@ end
 local function forget(ids)
   if #ids == 0 then return end
   local keys, idems = {}, {}
-  for i, id in ipairs(ids) do
-    keys[i] = lease_key(id)
-    local idem = redis.call('HGET', keys[i], 'idem')
+  for i, id in ipairs(ids) do keys[i] = lease_key(id) end
+  for _, text in ipairs(redis.call('MGET', unpack(keys))) do
+    local idem = text and string.match(text, '^' .. string.rep('[^\n]*\n', 20) .. '([^\n]*)')
     if idem and idem ~= '' then idems[#idems + 1] = idem end
   end
   redis.call('DEL', unpack(keys))

@@ -1,0 +1,58 @@
+package lease_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"greenroom/lease"
+	"greenroom/lease/leasetest"
+)
+
+// What people and modules write may have line breaks, and records are texts of lines.
+func TestALineBreakMovesNothingInARecord(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		ctx := t.Context()
+		g, err := b.Plan(ctx, b.fleet.Pool("local"), b.fleet.Cache("ci"), "s1", "d1", false)
+		b.must(err)
+		g, err = b.Claim(ctx, g, lease.Provisioning, "run1", "", 0)
+		b.must(err)
+		g, err = b.Publish(ctx, g, "run1", g.Incarnation, lease.Machine{ID: "1", Host: "a\nb", Port: 22, User: "c\nd", HostKey: "e\nf\n"})
+		b.must(err)
+		_, err = b.Booted(ctx, g)
+		b.must(err)
+
+		l := b.acquire(lease.Request{PublicKey: "# mine\nkey\n"})
+		wantGuest := &lease.Guest{Name: g.Name, State: lease.Leased, Incarnation: 1, Lease: l.ID, Host: "a b", Port: 22, User: "c d", HostKey: "e\nf\n"}
+		if diff := cmp.Diff(wantGuest, l.Leased); diff != "" {
+			t.Errorf("the guest of the grant (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(l, b.look(l.ID)); diff != "" || l.PublicKey != "# mine\nkey\n" {
+			t.Errorf("the lease of the grant and the one on record, with the key %q (-grant +record):\n%s", l.PublicKey, diff)
+		}
+
+		_, err = b.Taint(ctx, admin, g, lease.Taint{Reason: "odd\nsmell", Evidence: "one\ntwo", Condemn: true})
+		b.must(err)
+		ended, err := b.Release(ctx, alice, l.ID, lease.Release{Outcome: "fail"})
+		b.must(err)
+		again := b.look(l.ID)
+		ended.Replayed = again.Replayed
+		if diff := cmp.Diff(ended, again); diff != "" || again.How != lease.Released || again.Outcome != "fail" || again.PublicKey != l.PublicKey {
+			t.Errorf("as it ended and on record (-ended +record):\n%s", diff)
+		}
+		events, err := b.Events(ctx, g.Name, 2)
+		b.must(err)
+		for i := range events {
+			events[i].Time = l.Granted
+		}
+		want := []lease.Event{
+			{Time: l.Granted, Guest: g.Name, Cache: "ci", Incarnation: 1, From: lease.Leased, To: lease.Tainted, Actor: "alice", Lease: l.ID, Reason: "odd smell", Detail: "released: fail"},
+			{Time: l.Granted, Guest: g.Name, Cache: "ci", Incarnation: 1, From: lease.Leased, To: lease.Leased, Actor: "root", Lease: l.ID, Reason: "condemned: odd smell", Detail: "one\ntwo"},
+		}
+		if diff := cmp.Diff(want, events); diff != "" {
+			t.Errorf("history (-want +got):\n%s", diff)
+		}
+	})
+}
