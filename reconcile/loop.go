@@ -275,6 +275,9 @@ func (l *Loop) tick(ctx context.Context) error {
 	return err
 }
 
+// mouthful is how much of what was decided one pass carries out at most: runs start on it while the next pass does more.
+const mouthful = 100
+
 func (l *Loop) pass(ctx context.Context) error {
 	if err := l.prepare(ctx); err != nil {
 		return err
@@ -288,6 +291,10 @@ func (l *Loop) pass(ctx context.Context) error {
 	}
 	snap := l.snapshot()
 	actions := Decide(snap)
+	if len(actions) > mouthful {
+		actions = actions[:mouthful]
+		defer l.nudge()
+	}
 	for _, a := range actions {
 		if err := l.carryOut(ctx, a); err != nil {
 			return err
