@@ -54,17 +54,26 @@ func applyCommand(out io.Writer, file ...string) command {
 // changesFound is how plan exits with -detailed-exitcode when there is something to do.
 const changesFound = 2
 
-// run runs a command in the session's directory until it ends; the end of ctx is one SIGINT.
-func (c *session) run(ctx context.Context, what command) error {
+// run runs a command in the session's directory until it ends; the end of ctx is one SIGINT. Meanwhile it does what is to
+// be done beside it, which must not take long.
+func (c *session) run(ctx context.Context, what command, beside ...func()) error {
 	var complaint strings.Builder
-	return commandError(c.command(ctx, what, &complaint).Run(), &complaint)
+	cmd := c.command(ctx, what, &complaint)
+	err := cmd.Start()
+	if err == nil {
+		for _, do := range beside {
+			do()
+		}
+		err = cmd.Wait()
+	}
+	return commandError(err, &complaint)
 }
 
 func (c *session) command(ctx context.Context, what command, complaint io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.binary, what.args...)
 	cmd.Dir, cmd.Env = c.work, slices.Clone(c.env)
 	if !c.hasProviders() && (c.alone || what.args[0] != "apply") {
-		cmd.Env = slices.Concat(roomy, c.env) // what is asked for by name wins
+		cmd.Env = slices.Concat(c.thrifty, c.env) // what is asked for by name wins
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = c.waitDelay()
@@ -98,6 +107,15 @@ func foundChanges(err error) (bool, error) {
 // shard: our runner, and a Terraform without providers that applies nothing, or nothing that starts anything. Providers would
 // inherit it, and so would what a provisioner starts, which may be large and live for long.
 var roomy = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
+
+// thrifty are the settings of such processes. Where there is a run for each processor, one of them is enough for each: that takes a
+// tenth of the work off them.
+func (in intent) thrifty() []string {
+	if in.Crowded {
+		return append([]string{"GOMAXPROCS=1"}, roomy...)
+	}
+	return roomy
+}
 
 // waitDelay is what is left when our own kill of the whole process group, which comes first, has failed.
 func (c *session) waitDelay() time.Duration { return c.budgets.Interrupt + 5*time.Second }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 )
 
 // blank says that there is nothing which an apply could touch: a state without resources that nobody but this run may write,
@@ -18,7 +17,7 @@ func (r *run) blank(st *state, names []string) bool {
 
 // create plans and applies in one process, which takes half as long. What it did is held against the guard all the same.
 func (r *run) create(ctx context.Context, before *state, names []string) error {
-	if err := r.dir.backup(before, time.Now()); err != nil {
+	if err := r.save(before); err != nil {
 		return err
 	}
 	if err := r.announce(); err != nil {

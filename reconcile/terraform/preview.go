@@ -112,7 +112,7 @@ func (d *Driver) runPreview(ctx context.Context, dir shardDir, in intent) error 
 	if err := writeJSON(dir.intent(), in); err != nil {
 		return err
 	}
-	cmd := d.runner(dir)
+	cmd := d.runner(in, dir)
 	held, err := cmd.StdinPipe()
 	if err == nil {
 		err = startLogged(cmd, dir)

@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,12 +152,10 @@ func (r *run) attempt(ctx context.Context) error {
 	}
 	known, _ := st.known(names)
 	defer os.Remove(filepath.Join(r.dir.work(), planFile)) // a plan holds secrets
-	if err := r.standBy(); err != nil {
-		return err
-	}
 	defer r.dismiss()
-	plan, err := r.plan(ctx, known)
-	if err != nil {
+	var ready error
+	plan, err := r.plan(ctx, known, func() { ready = r.makeReady(st) })
+	if err = cmp.Or(err, ready); err != nil {
 		return err
 	}
 	r.keepVanished(plan, names)
@@ -219,7 +218,7 @@ func (r *run) readState(ctx context.Context) (*state, error) {
 }
 
 // plan makes the plan file and returns its stream. A lock left by our own dead run is broken, once.
-func (r *run) plan(ctx context.Context, known map[string][]string) (*stream, error) {
+func (r *run) plan(ctx context.Context, known map[string][]string, beside ...func()) (*stream, error) {
 	file := planFile
 	if r.in.Job.DriftOnly {
 		file = ""
@@ -233,9 +232,9 @@ func (r *run) plan(ctx context.Context, known map[string][]string) (*stream, err
 			options = append(options, "-replace="+address)
 		}
 	}
-	s, err := r.runPlan(ctx, file, options...)
+	s, err := r.runPlan(ctx, file, options, beside...)
 	if err != nil && causeOf(err) == nil && r.unlockOrphan(ctx, s) {
-		s, err = r.runPlan(ctx, file, options...)
+		s, err = r.runPlan(ctx, file, options)
 	}
 	if err != nil {
 		r.forgetInit() // a damaged work directory is mended by the init of the next run
@@ -247,10 +246,10 @@ func (r *run) plan(ctx context.Context, known map[string][]string) (*stream, err
 	return s, nil
 }
 
-func (r *run) runPlan(ctx context.Context, file string, options ...string) (*stream, error) {
+func (r *run) runPlan(ctx context.Context, file string, options []string, beside ...func()) (*stream, error) {
 	s := newStream(r.redact)
 	err := r.session.do(ctx, "plan", s, func(ctx context.Context) (err error) {
-		r.out.Changed, err = foundChanges(r.session.run(ctx, planCommand(s, file, options...)))
+		r.out.Changed, err = foundChanges(r.session.run(ctx, planCommand(s, file, options...), beside...))
 		return err
 	})
 	return s, err
@@ -277,15 +276,29 @@ func (r *run) runApply(ctx context.Context) (*stream, error) {
 	return s, err
 }
 
-// standBy has an apply come up beside the plan, where that is worth it: providers take longer than Terraform.
-func (r *run) standBy() error {
+// makeReady does beside the plan what an apply needs, where there will be one: it keeps the state, and has the apply come up
+// where that is worth it. Providers take longer than Terraform.
+func (r *run) makeReady(st *state) error {
+	r.saved = false
+	if len(r.claimed()) == 0 || r.in.Job.DriftOnly {
+		return nil
+	}
 	if err := removeIfThere(filepath.Join(r.dir.work(), approvedFile)); err != nil {
 		return err
 	}
-	if len(r.claimed()) > 0 && !r.in.Job.DriftOnly && !r.session.hasProviders() {
+	if !r.session.hasProviders() {
 		r.waiting = r.session.standBy(newStream(r.redact))
 	}
-	return nil
+	return r.save(st)
+}
+
+// save keeps a copy of the state from before a write, once.
+func (r *run) save(st *state) error {
+	if r.saved {
+		return nil
+	}
+	r.saved = true
+	return r.dir.backup(st, time.Now())
 }
 
 // dismiss ends an apply for which there was no plan.
@@ -335,7 +348,7 @@ func (r *run) claimed() []string {
 
 // apply carries out the very plan that the guard has passed.
 func (r *run) apply(ctx context.Context, before *state, plan *stream, names []string) error {
-	if err := r.dir.backup(before, time.Now()); err != nil {
+	if err := r.save(before); err != nil {
 		return err
 	}
 	if err := r.announce(); err != nil {
@@ -360,14 +373,14 @@ func (r *run) announce() error {
 	for name, g := range r.in.Job.Guests {
 		r.applied[name] = g.Incarnation
 	}
-	if err := writeJSON(r.dir.applied(), r.applied); err != nil {
-		return err
-	}
 	var before []string
 	if err := readJSON(r.dir.unsettled(), &before); err != nil {
 		return err
 	}
-	return writeJSON(r.dir.unsettled(), slices.Concat(before, r.claimed()))
+	if err := writeJSON(r.dir.unsettled(), slices.Concat(before, r.claimed())); err != nil {
+		return err
+	}
+	return writeJSON(r.dir.applied(), r.applied) // last: it says of whom the outputs are
 }
 
 // moved says whether somebody else has written the state since it was read.
@@ -421,7 +434,7 @@ func (r *run) afterFailure(ctx context.Context, s *stream, err error, names []st
 func (r *run) settle(ctx context.Context, names []string) error {
 	changed := r.out.Changed
 	defer func() { r.out.Changed = changed }()
-	s, err := r.runPlan(ctx, planFile, "-refresh-only")
+	s, err := r.runPlan(ctx, planFile, []string{"-refresh-only"})
 	if err != nil {
 		return r.commandFault(FaultPlan, s, err)
 	}

@@ -117,13 +117,13 @@ func (r *run) writeRoot() error {
 		root["terraform"] = block
 	}
 	work := r.dir.work()
-	if err := writeJSON(filepath.Join(work, "main.tf.json"), root); err != nil {
+	if err := replaceJSON(filepath.Join(work, "main.tf.json"), root); err != nil {
 		return err
 	}
-	if err := writeFile(r.cliConfig(), []byte(cliConfig(r.in.Mirror))); err != nil {
+	if err := replaceFile(r.cliConfig(), []byte(cliConfig(r.in.Mirror))); err != nil {
 		return err
 	}
-	return writeJSON(r.dir.inputs(), r.in.inputs())
+	return replaceJSON(r.dir.inputs(), r.in.inputs()) // made anew for each run
 }
 
 func (r *run) cliConfig() string { return filepath.Join(r.dir.work(), "cli.tfrc") }

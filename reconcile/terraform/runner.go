@@ -71,7 +71,7 @@ func runIntent(ctx context.Context, dir shardDir, log *slog.Logger) error {
 	if err := os.Remove(dir.file("reserve")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		log.Warn("the reserve could not be freed", "err", err)
 	}
-	return writeJSON(dir.result(), out)
+	return replaceJSON(dir.result(), out) // after a crash of the machine the run is lost, and planned again
 }
 
 // ownLock takes over the lock that the daemon passed on, or takes it when run by hand. The lock must
@@ -124,6 +124,7 @@ type run struct {
 	log     *slog.Logger
 	session *session
 	waiting *standby // while a plan is made
+	saved   bool     // the state, before it is written
 	module  declared
 	redact  *redaction
 	before  rootInputs     // of the run before this one: their secrets may be in the state

@@ -30,7 +30,8 @@ type session struct {
 	tf           *tfexec.Terraform // for what is not in command.go
 	binary, work string
 	env          []string
-	alone        bool // an apply starts nothing but, maybe, providers
+	thrifty      []string // settings of what starts nothing but, maybe, providers
+	alone        bool     // an apply starts nothing else
 	budgets      Budgets
 	steps        []Step
 }
@@ -41,7 +42,7 @@ func newSession(in intent, work, cliConfig string) (*session, error) {
 		return nil, err
 	}
 	env := terraformEnv(in.Env, in.Self, in.GuestsDir, cliConfig)
-	s := &session{tf: tf, binary: in.Binary, work: work, env: commandEnv(env), budgets: in.Budgets.withDefaults()}
+	s := &session{tf: tf, binary: in.Binary, work: work, env: commandEnv(env), thrifty: in.thrifty(), budgets: in.Budgets.withDefaults()}
 	if err := tf.SetWaitDelay(s.waitDelay()); err != nil {
 		return nil, err
 	}

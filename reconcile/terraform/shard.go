@@ -53,6 +53,7 @@ type intent struct {
 	Budgets   Budgets         `json:"budgets"`
 	Who       string          `json:"who"` // as Terraform's lock info names us
 	Created   time.Time       `json:"created"`
+	Crowded   bool            `json:"crowded,omitempty"` // there is a run for each processor
 	Preview   shardDir        `json:"preview,omitempty"` // the shard whose run is only to be previewed
 }
 
@@ -90,34 +91,66 @@ func (s shardDir) holder() (int, error) {
 	return strconv.Atoi(string(raw))
 }
 
-// writeJSON replaces a file by rename and syncs it, so that a crash leaves the old or the new one.
+// writeJSON replaces a file by rename and syncs it, so that a crash of the machine leaves the old or the new one.
 func writeJSON(file string, v any) error {
-	raw, err := json.Marshal(v)
+	raw, err := encode(file, v)
 	if err != nil {
-		return fmt.Errorf("encoding %s: %w", filepath.Base(file), err)
+		return err
 	}
 	return writeFile(file, raw)
 }
 
-// writeFile leaves a file that is so already as it is.
-func writeFile(file string, raw []byte) error {
-	if had, err := os.ReadFile(file); err == nil && bytes.Equal(had, raw) {
-		return nil
+func encode(file string, v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", filepath.Base(file), err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
+	return raw, nil
+}
+
+// writeFile is writeJSON for other files.
+func writeFile(file string, raw []byte) error {
+	changed, err := replace(file, raw, (*os.File).Sync)
+	if err == nil && changed {
+		err = syncDir(filepath.Dir(file))
+	}
+	return err
+}
+
+// replaceJSON and replaceFile replace a file by rename, and leave it to the system when it gets to the disk: they are for what
+// is of no use after a crash of the machine.
+func replaceJSON(file string, v any) error {
+	raw, err := encode(file, v)
 	if err != nil {
 		return err
 	}
+	return replaceFile(file, raw)
+}
+
+func replaceFile(file string, raw []byte) error {
+	_, err := replace(file, raw, func(*os.File) error { return nil })
+	return err
+}
+
+// replace leaves a file that is so already as it is.
+func replace(file string, raw []byte, sync func(*os.File) error) (changed bool, err error) {
+	if had, err := os.ReadFile(file); err == nil && bytes.Equal(had, raw) {
+		return false, nil
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
+	if err != nil {
+		return false, err
+	}
 	_, err = tmp.Write(raw)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	err = errors.Join(err, sync(tmp), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), file)
 	}
 	if err != nil {
 		os.Remove(tmp.Name())
-		return fmt.Errorf("writing %s: %w", file, err)
+		return false, fmt.Errorf("writing %s: %w", file, err)
 	}
-	return syncDir(filepath.Dir(file))
+	return true, nil
 }
 
 func syncDir(dir string) error {

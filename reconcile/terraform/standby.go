@@ -54,7 +54,7 @@ func (c *session) standBy(s *stream) *standby {
 // configuration there, or else the file that takes the pipe's place.
 func (b *standby) goOn(ctx context.Context, config string) error {
 	defer context.AfterFunc(ctx, func() { _ = b.cmd.Process.Signal(os.Interrupt) })()
-	err := writeFile(b.path+".rc", []byte(config))
+	err := os.WriteFile(b.path+".rc", []byte(config), 0o600)
 	if err == nil {
 		_, err = b.pipe.WriteString(config)
 	}

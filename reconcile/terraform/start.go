@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -87,10 +88,11 @@ func (d *Driver) start(job Job) (*Running, error) {
 	if d.closed {
 		return nil, ErrClosed
 	}
+	in.Crowded = len(d.live)+1 >= runtime.GOMAXPROCS(0)
 	if err := writeJSON(dir.intent(), in); err != nil {
 		return nil, err
 	}
-	cmd, err := d.spawn(dir, lock)
+	cmd, err := d.spawn(in, dir, lock)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(dir.intent()))
 	}
@@ -124,19 +126,19 @@ func whoami() string {
 }
 
 // spawn starts the runner, holding the shard's lock, tied to nothing of ours.
-func (d *Driver) spawn(dir shardDir, lock *os.File) (*exec.Cmd, error) {
-	cmd := d.runner(dir)
+func (d *Driver) spawn(in intent, dir shardDir, lock *os.File) (*exec.Cmd, error) {
+	cmd := d.runner(in, dir)
 	cmd.ExtraFiles = []*os.File{lock} // becomes inheritedLock
 	return cmd, startLogged(cmd, dir)
 }
 
 // runner is the command of a runner, in a session of its own.
-func (d *Driver) runner(dir shardDir) *exec.Cmd {
+func (d *Driver) runner(in intent, dir shardDir) *exec.Cmd {
 	args := append(append([]string{}, d.opts.RunnerArgs...), string(dir))
 	cmd := exec.Command(d.opts.Self, args...)
 	cmd.Dir = string(dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = slices.Clone(roomy)
+	cmd.Env = slices.Clone(in.thrifty())
 	for name, value := range d.env() {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
