@@ -44,6 +44,7 @@ func (r *run) create(ctx context.Context, before *state, names []string) error {
 
 func (r *run) runCreate(ctx context.Context) (*stream, error) {
 	s := newStream(r.redact)
+	r.log.Info(ApplyStarts)
 	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
 		return r.session.run(ctx, applyCommand(s))
 	})

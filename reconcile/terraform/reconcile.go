@@ -255,6 +255,9 @@ func (r *run) runPlan(ctx context.Context, file string, options []string, beside
 	return s, err
 }
 
+// ApplyStarts is what the runner's log says at the moment in which an apply, whose plan the guard has passed, is let go.
+const ApplyStarts = "apply starts"
+
 // runApply applies the plan, which whoever calls it has approved.
 func (r *run) runApply(ctx context.Context) (*stream, error) {
 	s, ready := newStream(r.redact), r.waiting != nil && r.waiting.up()
@@ -266,6 +269,7 @@ func (r *run) runApply(ctx context.Context) (*stream, error) {
 	if err := os.Rename(filepath.Join(r.dir.work(), planFile), approved); err != nil {
 		return s, err
 	}
+	r.log.Info(ApplyStarts)
 	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
 		if b := r.waiting; ready {
 			r.waiting = nil
