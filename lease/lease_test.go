@@ -503,7 +503,7 @@ func TestADisabledCacheQueuesAndServesWhenItIsEnabledAgain(t *testing.T) {
 }
 
 func TestALostStoreGivesAGuestBackToItsHolder(t *testing.T) {
-	k := lease.Signer{Key: []byte("0123456789abcdef0123456789abcdef")}
+	k := lease.NewSigner([]byte("0123456789abcdef0123456789abcdef"))
 	b := open(t, leasetest.Embedded(t), ci())
 	b.shelf("ci", 1)
 	l := b.acquire(lease.Request{})
@@ -516,7 +516,7 @@ func TestALostStoreGivesAGuestBackToItsHolder(t *testing.T) {
 	if s := lost.state(g.Name); s != lease.Quarantined {
 		t.Fatalf("want it quarantined, got %s", s)
 	}
-	if _, err := lost.Restore(t.Context(), alice, lease.Signer{Key: []byte("another key, another key, another")}, l.ID, token); !errors.Is(err, lease.ErrInvalid) {
+	if _, err := lost.Restore(t.Context(), alice, lease.NewSigner([]byte("another key, another key, another")), l.ID, token); !errors.Is(err, lease.ErrInvalid) {
 		t.Errorf("a forged token: %v", err)
 	}
 	if _, err := lost.Restore(t.Context(), mallo, k, l.ID, token); !errors.Is(err, lease.ErrNotYours) {

@@ -196,7 +196,7 @@ func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
 	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 0, small)})
 	h.shelved(1)
 	l := h.acquire()
-	signer := lease.Signer{Key: make([]byte, 32)}
+	signer := lease.NewSigner(make([]byte, 32))
 	token := signer.Sign(l)
 	if err := h.rdb.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)

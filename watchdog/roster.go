@@ -43,7 +43,7 @@ func (p *patrol) takeTurns(now time.Time) {
 	}
 	p.mu.Lock()
 	turns := p.turns
-	p.turns = lease.Turns{}
+	p.turns, p.gather = lease.Turns{}, false
 	p.mu.Unlock()
 	touched := map[*pool]struct{}{}
 	for name, t := range turns {

@@ -59,6 +59,7 @@ type Watchdog struct {
 	wake     chan struct{}
 	moved    map[string]struct{} // guests to be read again
 	turns    lease.Turns         // of guests that need not be
+	gather   bool                // turns will be taken in soon
 	hurry    bool                // and soon
 	vanished map[string]vanished
 	brakes   map[string]string // of every pool; "" when off
@@ -108,12 +109,20 @@ func (w *Watchdog) Notify(c lease.Change) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t, ok := c.Turn(); !ok || !w.turns.Note(t) {
-		w.moved[name] = struct{}{}
-		w.hurry = w.hurry || c.Kind == lease.GuestMoved
+	if t, ok := c.Turn(); ok && w.turns.Note(t) {
+		if !w.gather { // there are thousands a second: one wake-up takes in those of a moment
+			w.gather = true
+			time.AfterFunc(moment, w.signal)
+		}
+		return
 	}
+	w.moved[name] = struct{}{}
+	w.hurry = w.hurry || c.Kind == lease.GuestMoved
 	w.signal()
 }
+
+// moment is how long turns gather.
+const moment = 50 * time.Millisecond
 
 func (w *Watchdog) signal() {
 	select {

@@ -102,9 +102,11 @@ func (s *Server) keys(dir string) (err error) {
 	if s.parts.Tokens, err = OpenTokens(dir, s.parts.Now); err != nil {
 		return err
 	}
-	if s.parts.Signer.Key, err = leaseKey(filepath.Join(dir, "lease.key")); err != nil {
+	key, err := leaseKey(filepath.Join(dir, "lease.key"))
+	if err != nil {
 		return err
 	}
+	s.parts.Signer = lease.NewSigner(key)
 	s.parts.Authority.Key, err = ssh.LoadOrCreateKey(filepath.Join(dir, "authority"))
 	return err
 }

@@ -156,7 +156,7 @@ func newHouse(t *testing.T, rdb redis.UniversalClient) *house {
 		}},
 	}
 	h.parts = Parts{
-		Store: h.store, Reconciler: h.loop, Prober: h.dog, Signer: lease.Signer{Key: []byte(strings.Repeat("k", 32))},
+		Store: h.store, Reconciler: h.loop, Prober: h.dog, Signer: lease.NewSigner([]byte(strings.Repeat("k", 32))),
 		Authority: ssh.Authority{Key: key}, Tokens: tokens, Changes: changes,
 		Log: slog.New(slog.NewTextHandler(h.logs, nil)), Outage: func() error { return h.outage },
 	}

@@ -79,7 +79,7 @@ func (a *api) renew(ctx context.Context, who lease.Caller, r request[client.Rene
 	}
 	id := r.path("lease")
 	l, err := a.Store.Renew(ctx, who, id)
-	if errors.Is(err, lease.ErrUnknownLease) && r.Body.Token != "" && len(a.Signer.Key) > 0 {
+	if errors.Is(err, lease.ErrUnknownLease) && r.Body.Token != "" && a.Signer != nil {
 		l, err = a.Store.Restore(ctx, who, a.Signer, id, r.Body.Token)
 	}
 	if err != nil {
@@ -189,7 +189,7 @@ func (a *api) lease(ctx context.Context, who lease.Caller, l lease.Lease, key st
 	out.Guest = &client.Guest{
 		Name: g.Name, Incarnation: g.Incarnation, Host: g.Host, Port: g.Port, User: g.User, HostKey: g.HostKey, Health: g.Health,
 	}
-	if l.Owner == who.Owner && len(a.Signer.Key) > 0 {
+	if l.Owner == who.Owner && a.Signer != nil {
 		out.Token = a.Signer.Sign(l)
 	}
 	out.Certificate, err = a.certificate(l, *g, cmp.Or(key, l.PublicKey))

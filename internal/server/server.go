@@ -52,7 +52,7 @@ type Parts struct {
 	Plans      plans                // nil: likewise
 	Hooks      hooks                // nil: webhooks are off
 	Source     source               // that webhooks make look; nil: they are ignored
-	Signer     lease.Signer         // of lease tokens; without a key there are none
+	Signer     *lease.Signer        // of lease tokens; nil: there are none
 	Authority  ssh.Authority        // of guest certificates; without a key there are none
 	Tokens     *Tokens              // of callers
 	Changes    *Changes             // what the store tells; the metrics listen there

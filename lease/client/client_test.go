@@ -52,7 +52,7 @@ func newHouse(t *testing.T, ttl time.Duration) *house {
 	made, err := tokens.Create(client.NewToken{Name: "jenkins", Owner: "platform", Role: lease.User})
 	h.must(err)
 	h.token = made.Secret
-	h.handler = server.Handler(server.Parts{Store: h.store, Tokens: tokens, Feed: feed, Log: slog.New(slog.DiscardHandler), Signer: lease.Signer{Key: make([]byte, 32)}})
+	h.handler = server.Handler(server.Parts{Store: h.store, Tokens: tokens, Feed: feed, Log: slog.New(slog.DiscardHandler), Signer: lease.NewSigner(make([]byte, 32))})
 	return h
 }
 
