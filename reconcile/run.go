@@ -78,6 +78,10 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 // run is one run of one shard, from its claims to its published outcome.
 func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
 	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
+	if !drift {
+		ready := l.terraform().Prepare(shard)
+		defer l.terraform().Dismiss(ready)
+	}
 	fence, err := l.o.Store.Lock(ctx, pool, shard, l.o.Writer, lockTTL)
 	if err != nil {
 		l.lost(shard, pool, run, fmt.Errorf("locking the shard: %w", err))

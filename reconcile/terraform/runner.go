@@ -50,6 +50,9 @@ func runIntent(ctx context.Context, dir shardDir, log *slog.Logger) error {
 		return err
 	}
 	defer lock.Close()
+	if !awaitIntent(dir) {
+		return nil
+	}
 	raw, err := readBounded(dir.intent())
 	if err != nil {
 		return fmt.Errorf("reading the intent: %w", err)

@@ -67,40 +67,50 @@ func (d *Driver) start(job Job) (*Running, error) {
 		return nil, err
 	}
 	job.Module = module
-	dir := d.shard(job.Shard)
-	if err := os.MkdirAll(string(dir), 0o700); err != nil {
-		return nil, err
-	}
-	lock, err := dir.tryLock()
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close() // the runner has inherited it by then
-	if _, err := os.Stat(dir.intent()); err == nil {
-		return nil, ErrBusy
-	}
-	if err := removeIfThere(dir.result()); err != nil {
-		return nil, err
-	}
-	in := d.newIntent(job)
+	dir, in := d.shard(job.Shard), d.newIntent(job)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil, ErrClosed
 	}
-	in.Crowded = len(d.live)+1 >= runtime.GOMAXPROCS(0)
-	if err := writeJSON(dir.intent(), in); err != nil {
+	in.Crowded = d.crowded()
+	if ready := d.take(job.Shard); ready != nil {
+		defer ready.lock.Close()
+		defer ready.gate.Close() // the runner goes on, to its intent or to its end
+		if err := d.order(dir, in); err != nil {
+			go func() { _ = ready.cmd.Wait() }()
+			return nil, errors.Join(err, removeIfThere(dir.intent()))
+		}
+		return d.watchChild(dir, in, ready.cmd), nil
+	}
+	if err := os.MkdirAll(string(dir), 0o700); err != nil {
 		return nil, err
 	}
-	cmd, err := d.spawn(in, dir, lock)
+	lock, err := d.lockIdle(dir)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(dir.intent()))
+		return nil, err
 	}
-	if err := sign(lock, cmd.Process.Pid); err != nil {
-		d.opts.Log.Warn("the runner's process id could not be written", "shard", job.Shard, "run", job.Run, "err", err)
+	defer lock.Close() // the runner has inherited it by then
+	if err := d.order(dir, in); err != nil {
+		return nil, err
+	}
+	cmd := d.runner(in, dir)
+	if err := d.spawn(cmd, dir, lock); err != nil {
+		return nil, errors.Join(err, os.Remove(dir.intent()))
 	}
 	return d.watchChild(dir, in, cmd), nil
 }
+
+// order writes down what a runner shall do.
+func (d *Driver) order(dir shardDir, in intent) error {
+	if err := removeIfThere(dir.result()); err != nil {
+		return err
+	}
+	return writeJSON(dir.intent(), in)
+}
+
+// crowded says whether one run more is as many as there are processors, or more. The caller holds d.mu.
+func (d *Driver) crowded() bool { return len(d.live)+1 >= runtime.GOMAXPROCS(0) }
 
 func (d *Driver) newIntent(job Job) intent {
 	path, version := d.identify()
@@ -126,10 +136,15 @@ func whoami() string {
 }
 
 // spawn starts the runner, holding the shard's lock, tied to nothing of ours.
-func (d *Driver) spawn(in intent, dir shardDir, lock *os.File) (*exec.Cmd, error) {
-	cmd := d.runner(in, dir)
+func (d *Driver) spawn(cmd *exec.Cmd, dir shardDir, lock *os.File) error {
 	cmd.ExtraFiles = []*os.File{lock} // becomes inheritedLock
-	return cmd, startLogged(cmd, dir)
+	if err := startLogged(cmd, dir); err != nil {
+		return err
+	}
+	if err := sign(lock, cmd.Process.Pid); err != nil {
+		d.opts.Log.Warn("the runner's process id could not be written", "path", string(dir), "err", err)
+	}
+	return nil
 }
 
 // runner is the command of a runner, in a session of its own.

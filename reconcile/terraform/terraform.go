@@ -131,6 +131,7 @@ type Driver struct {
 	mu     sync.Mutex
 	closed bool
 	live   map[string]*Running // by shard
+	ready  map[string]*Ready   // by shard
 	seers  sync.WaitGroup      // previews under way
 	mods   sync.Mutex          // one writer of the module store
 }
@@ -148,7 +149,7 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{
-		opts: opts, backend: b, live: map[string]*Running{},
+		opts: opts, backend: b, live: map[string]*Running{}, ready: map[string]*Ready{},
 		slots: semaphore.NewWeighted(int64(opts.Concurrency)), previews: semaphore.NewWeighted(int64(opts.Concurrency)),
 	}
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
