@@ -19,53 +19,34 @@ type call struct {
 	done  chan struct{}
 }
 
-// flights is how many scripts are under way on one cache at most: while Redis is at one, the next is on its way to it.
-const flights = 2
-
-// queues are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While
-// scripts are under way the calls on their cache gather, and go together next: the busier a cache is, the less a call costs.
+// queues are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While a
+// script is under way the calls on its cache gather, and go together next: the busier a cache is, the less a call costs.
 type queues struct {
-	mu    sync.Mutex
-	lines map[string]*line // a cache with a script under way is there, and no other: names come from callers
+	mu      sync.Mutex
+	waiting map[string][]*call // a cache with a script under way is there, and no other: names come from callers
 }
 
-type line struct {
-	calls  []*call
-	flying int
+// join puts a call in line. Where true is returned, no script is under way: the caller has to board and fly.
+func (l *queues) join(cache string, c *call) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	line, flying := l.waiting[cache]
+	l.waiting[cache] = append(line, c)
+	return !flying
 }
 
-// join puts a call in line. Where true is returned, another script may be under way: the caller has to board and fly.
-func (q *queues) join(cache string, c *call) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l := q.lines[cache]
-	if l == nil {
-		l = &line{}
-		q.lines[cache] = l
-	}
-	l.calls = append(l.calls, c)
-	if l.flying == flights {
-		return false
-	}
-	l.flying++
-	return true
-}
-
-// board returns the calls that go next, at most so many as may go together. None: that was the last flight for now.
-func (q *queues) board(cache string) []*call {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l := q.lines[cache]
-	if len(l.calls) == 0 {
-		if l.flying--; l.flying == 0 {
-			delete(q.lines, cache)
-		}
+// board returns the calls that go next, at most so many as may go together. None: nothing is under way any more.
+func (l *queues) board(cache string) []*call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	line := l.waiting[cache]
+	if len(line) == 0 {
+		delete(l.waiting, cache)
 		return nil
 	}
-	n := min(len(l.calls), maxCalls)
-	batch := l.calls[:n:n]
-	l.calls = l.calls[n:]
-	return batch
+	n := min(len(line), maxCalls)
+	l.waiting[cache] = line[n:]
+	return line[:n:n]
 }
 
 // send has one call carried out. Once it is in line it is waited for, whatever becomes of ctx, because what was done must be
@@ -76,9 +57,9 @@ func (s *Store) send(ctx context.Context, name, cache string, args []any) ([]any
 	}
 	c := &call{name: name, args: args, done: make(chan struct{})}
 	if s.queues.join(cache, c) {
-		if batch := s.queues.board(cache); batch != nil { // this call, if no other flight took it along
-			s.carryOut(ctx, cache, batch)
-			go s.fly(ctx, cache) // this caller has what it came for
+		s.carryOut(ctx, cache, s.queues.board(cache))
+		if others := s.queues.board(cache); others != nil { // this caller has what it came for
+			go s.fly(ctx, cache, others)
 		}
 	}
 	<-c.done
@@ -86,8 +67,8 @@ func (s *Store) send(ctx context.Context, name, cache string, args []any) ([]any
 }
 
 // fly carries out what has gathered, until there is nothing.
-func (s *Store) fly(ctx context.Context, cache string) {
-	for batch := s.queues.board(cache); batch != nil; batch = s.queues.board(cache) {
+func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
+	for ; batch != nil; batch = s.queues.board(cache) {
 		s.carryOut(ctx, cache, batch)
 	}
 }

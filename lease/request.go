@@ -287,10 +287,14 @@ const leaseLines = 23
 
 // readLease reads a lease as the store has it. One that can't be read has no ID.
 func readLease(record, cache string) Lease {
-	f := strings.SplitN(record, "\n", leaseLines)
-	if len(f) < leaseLines {
-		return Lease{}
+	var f [leaseLines]string
+	for i := range leaseLines - 1 {
+		var more bool
+		if f[i], record, more = strings.Cut(record, "\n"); !more {
+			return Lease{}
+		}
 	}
+	f[leaseLines-1] = record
 	return Lease{
 		Cache: cache, Phase: Phase(f[0]), EndedAt: ms(f[1]), How: f[2], Outcome: f[3], Owner: f[4], Guest: f[5], Incarnation: int(number(f[6])),
 		Granted: ms(f[7]), Deadline: ms(f[8]), Cap: ms(f[9]), Source: f[10], Hit: f[11] == "1", WaitUntil: ms(f[12]), Created: ms(f[13]),

@@ -92,7 +92,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	if o.Notify == nil {
 		o.Notify = func(Change) {}
 	}
-	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{lines: map[string]*line{}}}
+	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{waiting: map[string][]*call{}}}
 	s.fleet.Store(&specs.Fleet{})
 	s.waiters.chans = map[string]map[chan struct{}]struct{}{}
 	return s

@@ -25,8 +25,8 @@ const bufferSize = 8 << 10
 
 // Front answers what is plain. Its fields must be set before the first Listen.
 type Front struct {
-	// Handler answers the requests that Takes picks. It must answer soon, because it is not told when a caller goes away; it sets its
-	// own Content-Type, and can neither flush nor hijack.
+	// Handler answers the requests that Takes picks. It must answer soon, because it is not told when a caller goes away; it keeps
+	// nothing of a request, sets its own Content-Type, and can neither flush nor hijack.
 	Handler http.Handler
 	Takes   func(method, path string) bool
 	// ConnContext makes the context of a connection's requests, as that of http.Server does; nil: it is the background's.
@@ -172,14 +172,14 @@ func (f *Front) answer(raw net.Conn) (rest net.Conn, handOn bool) {
 	c := &conn{Conn: raw, front: f, in: bufio.NewReaderSize(raw, bufferSize), template: f.template(raw)}
 	c.response.header = http.Header{}
 	for {
-		r, err := c.next()
+		err := c.next()
 		switch {
 		case errors.Is(err, errOther):
 			return handed{raw, c.in}, raw.SetDeadline(time.Time{}) == nil
 		case err != nil:
 			return nil, false
 		}
-		if err := c.reply(r); err != nil {
+		if err := c.reply(); err != nil {
 			return nil, false
 		}
 	}
@@ -200,6 +200,7 @@ type conn struct {
 	front    *Front
 	in       *bufio.Reader
 	template *http.Request
+	request  request
 	response response
 	until    time.Time // deadline of reading and writing
 	size     int       // of the request at hand, whose bytes are still in the buffer
@@ -209,30 +210,30 @@ type conn struct {
 var errOther = errors.New("not plain")
 
 // next waits for a request, all of it.
-func (c *conn) next() (*http.Request, error) {
+func (c *conn) next() error {
 	if err := c.await(); err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := c.in.Peek(1); err != nil {
-		return nil, err
+		return err
 	}
 	for begun := false; ; begun = true {
 		text, _ := c.in.Peek(c.in.Buffered())
-		r, size, err := parse(text, c.template, c.front.Takes)
+		size, err := c.request.parse(text, c.template, c.front.Takes)
 		if !errors.Is(err, errMore) {
 			c.size = size
-			return r, err
+			return err
 		}
 		if !begun {
 			c.until = time.Time{}
 			if err := c.SetReadDeadline(time.Now().Add(c.front.ReadTimeout)); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		if _, err := c.in.Peek(len(text) + 1); errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, err
+			return err
 		} else if err != nil { // the buffer is full, or the connection ended
-			return nil, errOther
+			return errOther
 		}
 	}
 }
@@ -263,10 +264,10 @@ func (c *conn) extend() error {
 	return c.SetDeadline(c.until)
 }
 
-func (c *conn) reply(r *http.Request) error {
+func (c *conn) reply() error {
 	c.response.reset()
 	c.response.last = c.front.ending.Load()
-	c.front.Handler.ServeHTTP(&c.response, r)
+	c.front.Handler.ServeHTTP(&c.response, &c.request.Request)
 	if err := c.extend(); err != nil {
 		return err
 	}

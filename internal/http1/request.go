@@ -19,39 +19,54 @@ var errMore = errors.New("there is more to come")
 
 var headEnd = []byte("\r\n\r\n")
 
+// request is one with the room for its parts, which is used again for the next of its connection.
+type request struct {
+	http.Request
+	url    url.URL
+	header http.Header
+	values []string
+	body   body
+}
+
 // parse reads the request at the beginning of text, which stays in use as its body, and returns its size. The error is errMore
 // or errOther. Whatever a careful reader might read in two ways is not plain.
-func parse(text []byte, template *http.Request, takes func(method, path string) bool) (*http.Request, int, error) {
+func (r *request) parse(text []byte, template *http.Request, takes func(method, path string) bool) (int, error) {
 	end := bytes.Index(text, headEnd)
 	if end < 0 {
-		return nil, 0, unfinished(text)
+		return 0, unfinished(text)
 	}
 	line, fields, _ := strings.Cut(string(text[:end+2]), "\r\n")
 	method, line, _ := strings.Cut(line, " ")
 	path, version, _ := strings.Cut(line, " ")
 	if version != "HTTP/1.1" || !consists(path, isPath) || path[0] != '/' || !takes(method, path) {
-		return nil, 0, errOther
+		return 0, errOther
 	}
-	r := new(http.Request)
-	*r = *template
-	r.Method, r.RequestURI, r.URL, r.Header = method, path, &url.URL{Path: path}, make(http.Header, 8)
-	if !readHeader(r, fields) || r.Host == "" {
-		return nil, 0, errOther
+	r.renew(template)
+	r.Method, r.RequestURI, r.url.Path = method, path, path
+	if !r.readHeader(fields) || r.Host == "" {
+		return 0, errOther
 	}
 	start, size := end+len(headEnd), end+len(headEnd)+int(r.ContentLength)
 	switch {
 	case size > bufferSize:
-		return nil, 0, errOther
+		return 0, errOther
 	case size > len(text):
-		return nil, 0, errMore
+		return 0, errMore
 	}
-	r.Body = http.NoBody
 	if size > start {
-		b := &body{}
-		b.Reset(text[start:size])
-		r.Body = b
+		r.body.Reset(text[start:size])
+		r.Body = &r.body
 	}
-	return r, size, nil
+	return size, nil
+}
+
+func (r *request) renew(template *http.Request) {
+	if r.header == nil {
+		r.header = http.Header{}
+	}
+	clear(r.header)
+	r.Request, r.url, r.values = *template, url.URL{}, r.values[:0]
+	r.URL, r.Header, r.Body = &r.url, r.header, http.NoBody
 }
 
 // unfinished judges a request whose head has not come to its end: lines that end otherwise may never do so.
@@ -65,8 +80,7 @@ func unfinished(text []byte) error {
 }
 
 // readHeader reads header lines; false: they are not plain.
-func readHeader(r *http.Request, fields string) bool {
-	values := make([]string, 0, 8)
+func (r *request) readHeader(fields string) bool {
 	for n := 0; fields != ""; n++ {
 		var line string
 		line, fields, _ = strings.Cut(fields, "\r\n")
@@ -76,19 +90,20 @@ func readHeader(r *http.Request, fields string) bool {
 			return false
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
-		if _, twice := r.Header[name]; twice || !readField(r, name, value) {
+		if _, twice := r.Header[name]; twice || !r.readField(name, value) {
 			return false
 		}
 		if name != "Host" { // as net/http does
-			values = append(values, value)
-			r.Header[name] = values[len(values)-1 : len(values) : len(values)] // who adds to it must not write into the next
+			r.values = append(r.values, value)
+			n := len(r.values)
+			r.Header[name] = r.values[n-1 : n : n] // who adds to it must not write into the next
 		}
 	}
 	return true
 }
 
 // readField takes in what has a meaning for the connection; false: that is not plain.
-func readField(r *http.Request, name, value string) bool {
+func (r *request) readField(name, value string) bool {
 	switch name {
 	case "Host":
 		if r.Host != "" || !consists(value, isHost) {

@@ -40,7 +40,7 @@ type none struct{}
 type shape struct {
 	media string
 	limit int64
-	read  func(body []byte) error
+	read  func(body []byte) error // keeps nothing of body
 }
 
 // shaped is what may come in other shapes than JSON.
@@ -162,12 +162,13 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 	header := r.Header.Get("Content-Type")
 	media, _, _ := mime.ParseMediaType(header) // one that can't be read is none of them
 	i := slices.IndexFunc(shapes, func(s shape) bool { return s.media == media })
-	body, err := readAll(w, r, shapes[max(i, 0)].limit)
-	if err != nil || len(body) == 0 {
+	buf := borrow()
+	defer giveBack(buf)
+	if err := readAll(buf, w, r, shapes[max(i, 0)].limit); err != nil || buf.Len() == 0 {
 		return err
 	}
 	if i >= 0 {
-		return shapes[i].read(body)
+		return shapes[i].read(buf.Bytes())
 	}
 	var want []string
 	for _, s := range shapes {
@@ -180,20 +181,19 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 // readAll reads a body of at most limit bytes.
-func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	var buf bytes.Buffer
+func readAll(into *bytes.Buffer, w http.ResponseWriter, r *http.Request, limit int64) error {
 	if r.ContentLength >= 0 {
-		buf.Grow(int(min(r.ContentLength, limit)) + bytes.MinRead)
+		into.Grow(int(min(r.ContentLength, limit)) + bytes.MinRead)
 	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	_, err := into.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, &fault{http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body has more than %d MiB", limit>>20)}
+		return &fault{http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body has more than %d MiB", limit>>20)}
 	case err != nil:
-		return nil, malformed("the body could not be read to its end")
+		return malformed("the body could not be read to its end")
 	}
-	return buf.Bytes(), nil
+	return nil
 }
 
 func malformed(format string, args ...any) error {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -57,11 +58,11 @@ func (a *api) deliver(w http.ResponseWriter, r *http.Request, forge string) (hoo
 	if a.Hooks == nil {
 		return hooked{}, gitops.ErrHooksOff
 	}
-	body, err := readAll(w, r, maxHook)
-	if err != nil {
+	var buf bytes.Buffer
+	if err := readAll(&buf, w, r, maxHook); err != nil {
 		return hooked{}, err
 	}
-	d, err := a.Hooks.Verify(forge, r.Header, body)
+	d, err := a.Hooks.Verify(forge, r.Header, buf.Bytes())
 	if err != nil {
 		return hooked{}, err
 	}

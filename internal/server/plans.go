@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -28,7 +29,7 @@ type newPlan struct{ client.PlanRequest }
 
 func (n *newPlan) shapes() []shape {
 	keep := func(body []byte) error {
-		n.Archive = body
+		n.Archive = bytes.Clone(body)
 		return nil
 	}
 	return []shape{{"application/zip", gitops.MaxArchive, keep}}

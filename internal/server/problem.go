@@ -98,13 +98,8 @@ func write(w http.ResponseWriter, status int, contentType string, v any) {
 		w.WriteHeader(status)
 		return
 	}
-	body := bodies.Get().(*bytes.Buffer)
-	defer func() {
-		if body.Cap() <= keptBody {
-			body.Reset()
-			bodies.Put(body)
-		}
-	}()
+	body := borrow()
+	defer giveBack(body)
 	if err := json.NewEncoder(body).Encode(v); err != nil {
 		panic(err) // a shape that can't be JSON is a fault in the code
 	}
@@ -114,7 +109,20 @@ func write(w http.ResponseWriter, status int, contentType string, v any) {
 	_, _ = w.Write(body.Bytes())
 }
 
-// bodies are buffers of answers that were sent, but for the large ones.
+// bodies are buffers of requests and answers that are done with, but for the large ones.
 const keptBody = 16 << 10
 
 var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func borrow() *bytes.Buffer {
+	body, _ := bodies.Get().(*bytes.Buffer)
+	return body
+}
+
+// giveBack takes a buffer back of which nothing is in use any more.
+func giveBack(body *bytes.Buffer) {
+	if body.Cap() <= keptBody {
+		body.Reset()
+		bodies.Put(body)
+	}
+}
