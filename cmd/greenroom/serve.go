@@ -17,7 +17,7 @@ import (
 
 func newServe() *cobra.Command {
 	var o server.Options
-	var urlFile, hookFile, format, level string
+	var urlFile, hookFile, backendFile, format, level string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server: reconcile the specs and lease the guests",
@@ -31,8 +31,11 @@ func newServe() *cobra.Command {
 	flags.StringVar(&o.Source.KnownHosts, "specs-known-hosts", "", "file with the keys of the hosts that serve specs over ssh, as known_hosts of OpenSSH")
 	flags.DurationVar(&o.Source.Every, "specs-every", 0, "time between two looks at the specs (default 30s for a repository, 2s for a directory)")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:7070", "TCP address of the API")
-	flags.StringVar(&o.Terraform, "terraform", "", "terraform or tofu binary (default: found on PATH, or installed)")
-	flags.StringVar(&o.Mirror, "mirror", "", "provider filesystem mirror; providers come from there and nowhere else")
+	flags.StringVar(&o.Terraform.Binary, "terraform", "", "terraform or tofu binary (default: found on PATH, or installed)")
+	flags.StringVar(&o.Terraform.Mirror, "mirror", "", "provider filesystem mirror; providers come from there and nowhere else")
+	flags.StringSliceVar(&o.Terraform.Env, "env", nil, "names of environment variables to hand to Terraform, such as its providers' credentials")
+	flags.StringVar(&backendFile, "backend-file", "", "JSON file with the backend of Terraform's states (default: files in the state directory)")
+	flags.IntVar(&o.Terraform.Concurrency, "concurrency", 0, "most Terraform runs at once (default 4)")
 	flags.StringVar(&urlFile, "redis-url-file", "", "file with the URL of Redis (or GREENROOM_REDIS_URL; default: the embedded store)")
 	flags.StringVar(&hookFile, "hook-secret-file", "", "file with the secret that webhooks are signed with (or GREENROOM_HOOK_SECRET; default: no webhooks)")
 	flags.StringVar(&format, "log-format", "text", "text or json")
@@ -47,6 +50,11 @@ func newServe() *cobra.Command {
 		}
 		if o.HookSecret, err = hookSecret(hookFile); err != nil {
 			return err
+		}
+		if backendFile != "" { // it may hold credentials
+			if o.Terraform.Backend, err = readSecret(backendFile); err != nil {
+				return fmt.Errorf("read the backend of Terraform's states: %w", err)
+			}
 		}
 		if o.Specs, o.StateDir, err = directories(o.Specs, o.StateDir); err != nil {
 			return err

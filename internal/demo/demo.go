@@ -21,6 +21,7 @@ import (
 	"greenroom/internal/session"
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
 
@@ -74,7 +75,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := specs.Init(d.specs, true); err != nil {
 		return err
 	}
-	srv, err := server.New(server.Options{StateDir: state, Specs: d.specs, Listen: o.Listen, Terraform: o.Terraform, Log: o.Log})
+	srv, err := server.New(server.Options{StateDir: state, Specs: d.specs, Listen: o.Listen, Terraform: terraform.Options{Binary: o.Terraform}, Log: o.Log})
 	if err != nil {
 		return err
 	}

@@ -18,20 +18,21 @@ import (
 	"greenroom/internal/ssh"
 	"greenroom/lease"
 	"greenroom/reconcile/gitops"
+	"greenroom/reconcile/terraform"
 )
 
 // Options of a server. Only StateDir is needed.
 type Options struct {
-	StateDir  string         // made with mode 0700 where it is missing
-	Specs     string         // source of the specs: a directory, or a repository's URL
-	Listen    string         // TCP address; default 127.0.0.1:7070, ":0" picks a port
-	RedisURL  string         // empty: the embedded store in StateDir
-	Terraform string         // path of the binary; empty: found or installed
-	Mirror    string         // provider filesystem mirror; empty: none
-	Self      string         // the greenroom binary that runners are started from; empty: this one
-	Log       *slog.Logger   // default: slog.Default()
-	LogLevel  *slog.LevelVar // of Log, to be changed at run time; nil: it is fixed
+	StateDir string         // made with mode 0700 where it is missing
+	Specs    string         // source of the specs: a directory, or a repository's URL
+	Listen   string         // TCP address; default 127.0.0.1:7070, ":0" picks a port
+	RedisURL string         // empty: the embedded store in StateDir
+	Self     string         // the greenroom binary that runners are started from; empty: this one
+	Log      *slog.Logger   // default: slog.Default()
+	LogLevel *slog.LevelVar // of Log, to be changed at run time; nil: it is fixed
 
+	// Terraform is how Terraform is driven; its StateDir, Self, Log and OnStep are set from here.
+	Terraform terraform.Options
 	// Source is how a repository of specs is followed; its Source, StateDir, Self, InForce and Log are set from here.
 	Source gitops.Options
 	// HookSecret is what webhooks are signed with; empty: they are off.

@@ -29,7 +29,7 @@ type started struct {
 
 func startServer(t *testing.T, o Options) started {
 	t.Helper()
-	o.Listen, o.Log, o.Terraform = "127.0.0.1:0", slog.New(slog.DiscardHandler), filepath.Join(t.TempDir(), "no-terraform")
+	o.Listen, o.Log, o.Terraform.Binary = "127.0.0.1:0", slog.New(slog.DiscardHandler), filepath.Join(t.TempDir(), "no-terraform")
 	if o.StateDir == "" {
 		o.StateDir = t.TempDir()
 	}

@@ -112,6 +112,12 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 		}
 	}
 	var loop *reconcile.Loop
+	driving := o.Terraform
+	driving.StateDir, driving.Self, driving.Log = state, o.Self, o.Log
+	driving.OnStep = func(pool string, step terraform.Step) { loop.Observe(pool, step) }
+	if err := driving.Check(); err != nil {
+		return nil, err
+	}
 	loop = reconcile.New(reconcile.Options{
 		Store: s.parts.Store, Writer: writer, Source: o.Specs, FleetFile: filepath.Join(state, "fleet"),
 		AuthorizedKeys: []string{key, ssh.AuthorityLine(s.parts.Authority.Key)},
@@ -120,10 +126,7 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 		Adopted:        moved,
 		Vanished:       dog.Vanished, Brakes: dog.Brakes, Registry: s.parts.Registry, Log: o.Log,
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
-			return terraform.New(ctx, terraform.Options{
-				StateDir: state, Binary: o.Terraform, Mirror: o.Mirror, Self: o.Self, Log: o.Log,
-				OnStep: func(pool string, step terraform.Step) { loop.Observe(pool, step) },
-			})
+			return terraform.New(ctx, driving)
 		},
 	})
 	if err := loop.Restore(); err != nil {

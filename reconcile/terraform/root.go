@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -23,13 +24,24 @@ type backend struct {
 
 const shardMark = "{shard}"
 
+// Check finds what is wrong with options before anything is made.
+func (o Options) Check() error {
+	if _, err := o.checked(); err != nil {
+		return err
+	}
+	_, err := parseBackend(o.Backend)
+	return err
+}
+
 func parseBackend(raw json.RawMessage) (*backend, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil, nil
 	}
 	var b backend
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return nil, fmt.Errorf("state backend: %w", err)
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&b); err != nil {
+		return nil, fmt.Errorf("state backend: want {\"type\": \"s3\", \"config\": {…}}: %w", err)
 	}
 	if b.Type == "" || !strings.Contains(string(b.Config), shardMark) {
 		return nil, fmt.Errorf("state backend %q: a type is needed, and %q in some string of its config, so that each shard has a key of its own", b.Type, shardMark)
