@@ -47,7 +47,7 @@ type Options struct {
 	// Brakes says for which pools the watchdog's brake holds, and why.
 	Brakes func() map[string]string
 
-	Debounce   time.Duration // events within it make one tick; default 3ms
+	Debounce   time.Duration // events within it make one tick; default 1ms
 	Every      time.Duration // between ticks without an event; default 10s
 	DriftEvery time.Duration // between looks for drift at one shard; default 15m
 	Reread     time.Duration // after which all of the store is read again without a notice; default 1m
@@ -104,7 +104,7 @@ func New(o Options) *Loop {
 			*d = v
 		}
 	}
-	set(&o.Debounce, 3*time.Millisecond)
+	set(&o.Debounce, time.Millisecond)
 	set(&o.Every, 10*time.Second)
 	set(&o.DriftEvery, 15*time.Minute)
 	set(&o.Reread, time.Minute)

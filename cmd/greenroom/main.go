@@ -11,6 +11,7 @@ import (
 	"os/signal"
 
 	"greenroom/internal/session"
+	"greenroom/reconcile/terraform"
 )
 
 func main() {
@@ -22,6 +23,9 @@ func main() {
 
 // run executes one command line and returns its exit code: 0 done, 1 failed, 2 usage; that of plan is 2 for changes.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if dir, ok := runnerDir(args); ok { // somebody waits for its run, and none of the commands is needed
+		return terraform.RunnerMain(ctx, dir)
+	}
 	root := newRoot(stdin, stdout, stderr)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)

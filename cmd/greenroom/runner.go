@@ -1,10 +1,20 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"greenroom/reconcile/terraform"
 )
+
+// runnerDir is the directory for which the server starts a runner.
+func runnerDir(args []string) (dir string, ok bool) {
+	if len(args) != 2 || args[0] != "runner" || strings.HasPrefix(args[1], "-") {
+		return "", false
+	}
+	return args[1], true
+}
 
 // newRunner is the hidden command that the server starts for each Terraform run, and that outlives it.
 func newRunner() *cobra.Command {

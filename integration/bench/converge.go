@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"greenroom/lease"
@@ -178,25 +180,48 @@ func (l *lab) replacing(ctx context.Context, s *server, port int) ([]result, err
 	}, nil
 }
 
-// replace has one guest replaced, and tells after which time the next one exists and is shelved.
+// replace has one guest replaced, and tells after which time the next one exists and is shelved. It follows the events, as
+// who waits for that would: asking again and again takes the processor from what is measured.
 func (s *server) replace(ctx context.Context, guest string) (exists, shelved time.Duration, err error) {
 	old, err := s.api.Guest(ctx, guest)
 	if err != nil {
 		return 0, 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	open, ended := make(chan struct{}), make(chan error, 1)
+	var existed, done time.Time
+	go func() {
+		ended <- s.api.Follow(ctx, client.EventFilter{Guest: guest}, client.Follower{
+			Open: sync.OnceFunc(func() { close(open) }),
+			Event: func(e client.Event) error {
+				if e.Incarnation <= old.Incarnation {
+					return nil
+				}
+				if existed.IsZero() {
+					existed = time.Now()
+				}
+				if e.To != lease.Shelved {
+					return nil
+				}
+				done = time.Now()
+				return errShelved
+			},
+		})
+	}()
+	select {
+	case err := <-ended:
+		return 0, 0, err
+	case <-open:
+	}
 	began := time.Now()
 	if _, err := s.api.Taint(ctx, guest, "bench"); err != nil {
 		return 0, 0, err
 	}
-	err = until(ctx, patience, func() error {
-		g, err := s.api.Guest(ctx, guest)
-		if err == nil && exists == 0 && g.Incarnation > old.Incarnation {
-			exists = time.Since(began)
-		}
-		if err == nil && (g.Incarnation == old.Incarnation || g.State != lease.Shelved) {
-			err = fmt.Errorf("guest %s is %s", guest, g.State)
-		}
-		return err
-	})
-	return exists, time.Since(began), err
+	if err := <-ended; !errors.Is(err, errShelved) {
+		return 0, 0, fmt.Errorf("guest %s is not replaced: %w", guest, err)
+	}
+	return existed.Sub(began), done.Sub(began), nil
 }
+
+var errShelved = errors.New("the guest is shelved")
