@@ -278,6 +278,15 @@ func (l *Loop) tick(ctx context.Context) error {
 // mouthful is how much of what was decided one pass carries out at most: runs start on it while the next pass does more.
 const mouthful = 100
 
+// firstOf says how many actions that is: a shard's go together, because a shard that has a run takes no new guests.
+func firstOf(actions []Action) int {
+	n := min(mouthful, len(actions))
+	for 0 < n && n < len(actions) && actions[n].Shard == actions[n-1].Shard {
+		n++
+	}
+	return n
+}
+
 func (l *Loop) pass(ctx context.Context) error {
 	if err := l.prepare(ctx); err != nil {
 		return err
@@ -291,8 +300,8 @@ func (l *Loop) pass(ctx context.Context) error {
 	}
 	snap := l.snapshot()
 	actions := Decide(snap)
-	if len(actions) > mouthful {
-		actions = actions[:mouthful]
+	if n := firstOf(actions); n < len(actions) {
+		actions = actions[:n]
 		defer l.nudge()
 	}
 	for _, a := range actions {

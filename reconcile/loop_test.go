@@ -295,6 +295,39 @@ func TestTheLoopConvergesAndThenStartsNothing(t *testing.T) {
 	h.shelved(4)
 }
 
+func TestMoreGuestsThanOnePassDecidesAreMadeInSeveral(t *testing.T) {
+	h := openHouse(t)
+	module := t.TempDir()
+	if err := os.WriteFile(filepath.Join(module, "main.tf"), []byte(`
+variable "guests" { type = map(object({ incarnation = number, user_data = string })) }
+variable "pool" {}
+variable "ssh_authorized_keys" {}
+resource "terraform_data" "guest" {
+  for_each = var.guests
+}
+output "guests" {
+  value = { for name, guest in terraform_data.guest : name => {
+    id = guest.id, host = "127.0.0.1", port = 1, user = "root", host_key = "", attributes = {}
+  } }
+}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 0, func(f *specs.Fleet) {
+		f.Pools = append(f.Pools, &specs.Pool{
+			Name: "web", Module: module, ModuleDir: module, Max: 120, Spare: 120, ShardSize: 60,
+			Variables: []byte("{}"), Rollout: specs.Rollout{MaxUnavailable: 1},
+		})
+	})})
+	h.until("all of them", func() bool {
+		guests, err := h.store.Guests(t.Context(), "web")
+		return err == nil && len(guests) == 120 && !slices.ContainsFunc(guests, func(g lease.Guest) bool { return g.State != lease.Shelved })
+	})
+	if shards, err := h.driver.Shards(); err != nil || len(shards) != 2 {
+		t.Errorf("%d shards, %v", len(shards), err)
+	}
+}
+
 func (h *house) condition(c condition.Type) condition.Condition {
 	st, err := h.loop.Status(h.t.Context())
 	if err != nil || len(st.Pools) == 0 {
