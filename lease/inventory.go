@@ -321,7 +321,7 @@ type Taint struct {
 
 // Taint orders a guest to be replaced at the next apply. The state tells whether it is tainted now or leased and condemned.
 func (s *Store) Taint(ctx context.Context, by Caller, g Guest, t Taint) (Guest, error) {
-	reply, err := s.run(ctx, "taint", g.Cache, g.Name, g.Incarnation, by.Name, clip(t.Reason, 64), clip(t.Evidence, 2048), flag(t.Condemn), flag(t.Death), list(t.From))
+	reply, err := s.run(ctx, "taint", g.Cache, g.Name, g.Incarnation, escape(by.Name), clip(t.Reason, 64), clip(t.Evidence, 2048), flag(t.Condemn), flag(t.Death), list(t.From))
 	if err != nil {
 		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
 	}
@@ -651,7 +651,7 @@ func parseEvent(m redis.XMessage, guest, cache string) Event {
 	at, _, _ := strings.Cut(m.ID, "-")
 	e := Event{Time: ms(at), Guest: guest, Cache: cache}
 	if f := strings.SplitN(text(m.Values["e"]), "\n", 7); len(f) == 7 {
-		e.Incarnation, e.From, e.To, e.Actor, e.Lease, e.Reason, e.Detail = int(number(f[0])), State(f[1]), State(f[2]), f[3], f[4], f[5], f[6]
+		e.Incarnation, e.From, e.To, e.Actor, e.Lease, e.Reason, e.Detail = int(number(f[0])), State(f[1]), State(f[2]), unescape(f[3]), f[4], f[5], f[6]
 	}
 	return e
 }
@@ -664,6 +664,6 @@ func addressOf(host string, port int, user, hostKey string) string {
 // readAddress reads what addressOf wrote; a guest that is not made yet has none.
 func (g *Guest) readAddress(address string) {
 	if f := strings.SplitN(address, "\n", 4); len(f) == 4 {
-		g.Host, g.Port, g.User, g.HostKey = f[0], int(number(f[1])), f[2], f[3]
+		g.Host, g.Port, g.User, g.HostKey = unescape(f[0]), int(number(f[1])), unescape(f[2]), f[3]
 	}
 }

@@ -24,20 +24,33 @@ func TestALineBreakMovesNothingInARecord(t *testing.T) {
 		_, err = b.Booted(ctx, g)
 		b.must(err)
 
-		l := b.acquire(lease.Request{PublicKey: "# mine\nkey\n"})
-		wantGuest := &lease.Guest{Name: g.Name, State: lease.Leased, Incarnation: 1, Lease: l.ID, Host: "a b", Port: 22, User: "c d", HostKey: "e\nf\n"}
+		odd := lease.Caller{Name: "al\nice\\n", Owner: "plat\nform\\", Role: lease.User}
+		b.fleet.Cache("ci").Owner = odd.Owner
+		l, err := b.Acquire(ctx, odd, lease.Request{Cache: "ci", PublicKey: "# mine\nkey\n"})
+		b.must(err)
+		if l.Holder != odd.Name || l.Owner != odd.Owner {
+			t.Errorf("leased by %q of %q", l.Holder, l.Owner)
+		}
+		look := func() lease.Lease {
+			l, err := b.Get(ctx, odd, l.ID)
+			b.must(err)
+			return l
+		}
+		wantGuest := &lease.Guest{Name: g.Name, State: lease.Leased, Incarnation: 1, Lease: l.ID, Host: "a\nb", Port: 22, User: "c\nd", HostKey: "e\nf\n"}
 		if diff := cmp.Diff(wantGuest, l.Leased); diff != "" {
 			t.Errorf("the guest of the grant (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(l, b.look(l.ID)); diff != "" || l.PublicKey != "# mine\nkey\n" {
+		if diff := cmp.Diff(l, look()); diff != "" || l.PublicKey != "# mine\nkey\n" {
 			t.Errorf("the lease of the grant and the one on record, with the key %q (-grant +record):\n%s", l.PublicKey, diff)
 		}
 
+		_, err = b.Renew(ctx, odd, l.ID)
+		b.must(err)
 		_, err = b.Taint(ctx, admin, g, lease.Taint{Reason: "odd\nsmell", Evidence: "one\ntwo", Condemn: true})
 		b.must(err)
-		ended, err := b.Release(ctx, alice, l.ID, lease.Release{Outcome: "fail"})
+		ended, err := b.Release(ctx, odd, l.ID, lease.Release{Outcome: "fail"})
 		b.must(err)
-		again := b.look(l.ID)
+		again := look()
 		ended.Replayed = again.Replayed
 		if diff := cmp.Diff(ended, again); diff != "" || again.How != lease.Released || again.Outcome != "fail" || again.PublicKey != l.PublicKey {
 			t.Errorf("as it ended and on record (-ended +record):\n%s", diff)
@@ -48,7 +61,7 @@ func TestALineBreakMovesNothingInARecord(t *testing.T) {
 			events[i].Time = l.Granted
 		}
 		want := []lease.Event{
-			{Time: l.Granted, Guest: g.Name, Cache: "ci", Incarnation: 1, From: lease.Leased, To: lease.Tainted, Actor: "alice", Lease: l.ID, Reason: "odd smell", Detail: "released: fail"},
+			{Time: l.Granted, Guest: g.Name, Cache: "ci", Incarnation: 1, From: lease.Leased, To: lease.Tainted, Actor: odd.Name, Lease: l.ID, Reason: "odd smell", Detail: "released: fail"},
 			{Time: l.Granted, Guest: g.Name, Cache: "ci", Incarnation: 1, From: lease.Leased, To: lease.Leased, Actor: "root", Lease: l.ID, Reason: "condemned: odd smell", Detail: "one\ntwo"},
 		}
 		if diff := cmp.Diff(want, events); diff != "" {

@@ -47,7 +47,7 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	id, ttl := newID(c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max)
 	wish := lines(id, caller.Name, strings.Join(pools, ","), inMillis(ttl), inMillis(c.Lease.Max), inMillis(s.options.Patience),
 		r.idem(caller), fingerprint(r), r.PublicKey)
-	reply, err := s.run(ctx, "acquire", c.Name, wish, caller.Owner, wait, s.options.MaxQueue, invisible)
+	reply, err := s.run(ctx, "acquire", c.Name, wish, escape(caller.Owner), wait, s.options.MaxQueue, invisible)
 	if err != nil {
 		return Lease{}, err
 	}
@@ -219,7 +219,7 @@ func (s *Store) onLease(ctx context.Context, name string, caller Caller, id stri
 		return Lease{}, "", err
 	}
 	admin := flag(caller.Role == Admin || caller.Role == System)
-	reply, err := s.run(ctx, name, cache, append([]any{id, caller.Owner, admin}, args...)...)
+	reply, err := s.run(ctx, name, cache, append([]any{id, escape(caller.Owner), admin}, args...)...)
 	if err != nil {
 		return Lease{}, "", err
 	}
@@ -250,7 +250,7 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 	if r.Hold < 0 {
 		return Lease{}, fmt.Errorf("%w: hold %v is negative", ErrInvalid, r.Hold)
 	}
-	l, state, err := s.onLease(ctx, "release", caller, id, r.Outcome, r.Hold.Milliseconds(), flag(!r.Discard), caller.Name, Released)
+	l, state, err := s.onLease(ctx, "release", caller, id, r.Outcome, r.Hold.Milliseconds(), flag(!r.Discard), escape(caller.Name), Released)
 	if err == nil && !l.Replayed {
 		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, State: state, Lease: &l})
 	}
@@ -296,9 +296,9 @@ func readLease(record, cache string) Lease {
 	}
 	f[leaseLines-1] = record
 	return Lease{
-		Cache: cache, Phase: Phase(f[0]), EndedAt: ms(f[1]), How: f[2], Outcome: f[3], Owner: f[4], Guest: f[5], Incarnation: int(number(f[6])),
+		Cache: cache, Phase: Phase(f[0]), EndedAt: ms(f[1]), How: f[2], Outcome: f[3], Owner: unescape(f[4]), Guest: f[5], Incarnation: int(number(f[6])),
 		Granted: ms(f[7]), Deadline: ms(f[8]), Cap: ms(f[9]), Source: f[10], Hit: f[11] == "1", WaitUntil: ms(f[12]), Created: ms(f[13]),
-		ID: f[14], Holder: f[15], Pools: strings.Split(f[16], ","), TTL: time.Duration(number(f[17])) * time.Millisecond, PublicKey: f[22],
+		ID: f[14], Holder: unescape(f[15]), Pools: strings.Split(f[16], ","), TTL: time.Duration(number(f[17])) * time.Millisecond, PublicKey: f[22],
 	}
 }
 
@@ -317,14 +317,29 @@ func parseLease(reply []any, cache string) Lease {
 	return l
 }
 
-// lines makes one text of fields, a line each. Only the last may have line breaks.
+// lines makes one text of fields, a line each. Only the last may have line breaks as they are.
 func lines(fields ...string) string {
 	for i, f := range fields[:len(fields)-1] {
-		if strings.ContainsRune(f, '\n') {
-			fields[i] = strings.ReplaceAll(f, "\n", " ")
-		}
+		fields[i] = escape(f)
 	}
 	return strings.Join(fields, "\n")
+}
+
+var escapes, escaped = strings.NewReplacer(`\`, `\\`, "\n", `\n`), strings.NewReplacer(`\\`, `\`, `\n`, "\n")
+
+// escape makes a line of a text.
+func escape(text string) string {
+	if strings.ContainsAny(text, "\\\n") {
+		return escapes.Replace(text)
+	}
+	return text
+}
+
+func unescape(line string) string {
+	if strings.Contains(line, `\`) {
+		return escaped.Replace(line)
+	}
+	return line
 }
 
 func inMillis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

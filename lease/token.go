@@ -52,7 +52,7 @@ func (k *Signer) verify(token string) (Lease, error) {
 		return Lease{}, fmt.Errorf("%w: the lease token is not one of this server's", ErrInvalid)
 	}
 	return Lease{
-		ID: f[0], Holder: f[1], Owner: f[2], Guest: f[3], Incarnation: int(number(f[4])), TTL: time.Duration(number(f[5])) * time.Millisecond,
+		ID: f[0], Holder: unescape(f[1]), Owner: unescape(f[2]), Guest: f[3], Incarnation: int(number(f[4])), TTL: time.Duration(number(f[5])) * time.Millisecond,
 		Granted: ms(f[6]), Cap: ms(f[7]),
 	}, nil
 }
@@ -71,7 +71,7 @@ func (s *Store) Restore(ctx context.Context, caller Caller, k *Signer, id, token
 	if c.ID != id || !caller.May(c.Owner) {
 		return Lease{}, fmt.Errorf("%w: the token belongs to another lease or owner", ErrNotYours)
 	}
-	reply, err := s.run(ctx, "restore", cache, id, c.Holder, c.Owner, c.Guest, c.Incarnation, c.TTL.Milliseconds(), c.Cap.UnixMilli(), c.Granted.UnixMilli())
+	reply, err := s.run(ctx, "restore", cache, id, escape(c.Holder), escape(c.Owner), c.Guest, c.Incarnation, c.TTL.Milliseconds(), c.Cap.UnixMilli(), c.Granted.UnixMilli())
 	if err != nil {
 		return Lease{}, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
 	"greenroom/reconcile/gitops"
 )
@@ -157,5 +158,13 @@ func TestARealSignatureIsTakenOnceAndNoOtherIs(t *testing.T) {
 	h.refused(409, "replayed", push)
 	if src.poked != 1 {
 		t.Errorf("poked %d times", src.poked)
+	}
+}
+
+func TestAnOrderToReconcileMakesTheSourceLook(t *testing.T) {
+	h, _, src := hooksHouse(t)
+	ask[client.Reconcile](h, 202, sent{token: h.admin, method: "POST", path: "/v1/reconcile"})
+	if src.poked != 1 {
+		t.Errorf("the source looked %d times, want once", src.poked)
 	}
 }

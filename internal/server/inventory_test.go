@@ -156,6 +156,9 @@ func TestPoolsAreShownPausedAndWoken(t *testing.T) {
 		if paused, err := h.store.Paused(h.t.Context(), "local"); err != nil || paused == nil || paused.By != "root" || paused.Reason != "maintenance" {
 			h.t.Errorf("paused: %+v, %v", paused, err)
 		}
+		if p := ask[client.Pool](h, 200, sent{token: h.user, method: "GET", path: "/v1/pools/local"}); p.Pause == nil || p.Pause.By != "root" {
+			h.t.Errorf("the loop has not passed since, and the pool shows %+v", p.Pause)
+		}
 		ask[none](h, 204, sent{token: h.admin, method: "POST", path: "/v1/pools/local/resume"})
 		if paused, err := h.store.Paused(h.t.Context(), "local"); err != nil || paused != nil {
 			h.t.Errorf("resumed: %+v, %v", paused, err)

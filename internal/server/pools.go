@@ -26,9 +26,22 @@ func (a *api) reconciled(ctx context.Context) (condition.Status, error) {
 	return a.Reconciler.Status(ctx)
 }
 
+// pools are those of the loop's last pass, with what has come about since.
 func (a *api) pools(ctx context.Context) ([]client.Pool, error) {
 	st, err := a.reconciled(ctx)
-	return a.braked(st.Pools), err
+	if err != nil {
+		return nil, err
+	}
+	pools := a.braked(st.Pools)
+	names := make([]string, len(pools))
+	for i, p := range pools {
+		names[i] = p.Pool
+	}
+	now, err := a.Store.Survey(ctx, names...)
+	for i, s := range now {
+		pools[i].Pause = s.Pause
+	}
+	return pools, err
 }
 
 // braked adds what the watchdog knows of the pools.
@@ -112,6 +125,9 @@ func (a *api) reconcile(_ context.Context, _ lease.Caller, r request[client.Reco
 	}
 	if a.Reconciler == nil {
 		return answer{}, fmt.Errorf("%w: the reconciler does not run", errNotReady)
+	}
+	if a.Source != nil {
+		a.Source.Poke()
 	}
 	a.Reconciler.Wake(woken...)
 	if len(woken) == 0 {

@@ -61,9 +61,6 @@ func (s *Site) Pool() http.Handler {
 func (s *Site) pool(w http.ResponseWriter, r *http.Request, who visitor, why fault) {
 	api, name := s.api(who), r.PathValue("pool")
 	p, err := api.Pool(r.Context(), name)
-	if err == nil {
-		p.Pause, err = s.o.Store.Paused(r.Context(), name)
-	}
 	if err != nil {
 		s.sorry(w, who, err)
 		return

@@ -29,11 +29,9 @@ type plans interface {
 	Approve(by lease.Caller, id, digest string) (plan.Plan, error)
 }
 
-// store is what the pages read that no call of the API tells: the settings in force, which guests there ever were, and whether a
-// pool is paused by now, which the reconcile loop tells only after its next pass.
+// store is what the pages read that no call of the API tells: the settings in force, and which guests there ever were.
 type store interface {
 	Fleet() *specs.Fleet
-	Paused(ctx context.Context, pool string) (*lease.Pause, error)
 	Slots(ctx context.Context, pool string) ([]int, error)
 }
 
