@@ -191,7 +191,7 @@ func (st Step) fields() []any {
 func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) {
 	g := st.Guest
 	reply, err := s.run(ctx, "move", g.Cache, append([]any{
-		g.Name, g.Incarnation, list(st.From), string(st.To), actor.Name, clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun, st.fence,
+		g.Name, g.Incarnation, list(st.From), string(st.To), escape(actor.Name), clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun, st.fence,
 	}, st.fields()...)...)
 	if err != nil {
 		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
