@@ -40,6 +40,9 @@ resource "terraform_data" "guest" {
       GREENROOM_INCARNATION     = each.value.incarnation
       GREENROOM_USER_DATA       = each.value.user_data
       GREENROOM_AUTHORIZED_KEYS = join("\n", var.ssh_authorized_keys)
+      GOGC                      = "" # a guest lives long: nothing of what makes a short Terraform faster is for it
+      GOMEMLIMIT                = ""
+      GOMAXPROCS                = ""
     }
   }
 
@@ -47,7 +50,10 @@ resource "terraform_data" "guest" {
     when    = destroy
     command = "\"$${GREENROOM_BINARY:?set it to the path of the greenroom binary}\" guestd stop --dir \"$DIRECTORY\""
     environment = {
-      DIRECTORY = self.input.directory
+      DIRECTORY  = self.input.directory
+      GOGC       = ""
+      GOMEMLIMIT = ""
+      GOMAXPROCS = ""
     }
   }
 }

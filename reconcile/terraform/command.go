@@ -108,6 +108,9 @@ func foundChanges(err error) (bool, error) {
 // inherit it, and so would what a provisioner starts, which may be large and live for long.
 var roomy = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
 
+// ours are the variables of all such settings. A provisioner whose environment has them inherits none.
+var ours = []string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS"}
+
 // thrifty are the settings of such processes. Where there is a run for each processor, one of them is enough for each: that takes a
 // tenth of the work off them.
 func (in intent) thrifty() []string {

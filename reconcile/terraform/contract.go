@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // contractInputs are the variables that every module has to declare (design §5).
@@ -21,7 +22,7 @@ var contractInputs = []string{"guests", "pool", "ssh_authorized_keys"}
 type declared struct {
 	variables map[string]declaredVariable
 	outputs   map[string]bool
-	calls     bool // other modules, or a provisioner; it may be said otherwise in files that are not read
+	calls     bool // other modules, or a provisioner that inherits our settings; it may be said otherwise in files that are not read
 }
 
 type declaredVariable struct{ required, sensitive bool }
@@ -78,10 +79,26 @@ func (m *declared) read(file *hcl.File, diags hcl.Diagnostics) error {
 	return nil
 }
 
-// provisions tells whether a resource starts something when it is made or ended, as far as can be seen.
+// provisions tells whether a resource starts something, when it is made or ended, that would inherit our settings, as far as can be seen.
 func provisions(body hcl.Body) bool {
 	content, _, diags := body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "provisioner", LabelNames: []string{"type"}}}})
-	return diags.HasErrors() || len(content.Blocks) > 0
+	return diags.HasErrors() || slices.ContainsFunc(content.Blocks, func(b *hcl.Block) bool { return !hasOwn(b.Body, ours) })
+}
+
+// hasOwn tells whether a provisioner's environment says each of some variables by itself.
+func hasOwn(provisioner hcl.Body, names []string) bool {
+	attrs, _, diags := provisioner.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "environment"}}})
+	if diags.HasErrors() || attrs.Attributes["environment"] == nil {
+		return false
+	}
+	pairs, diags := hcl.ExprMap(attrs.Attributes["environment"].Expr)
+	own := map[string]bool{}
+	for _, pair := range pairs {
+		if key, diags := pair.Key.Value(nil); !diags.HasErrors() && key.Type() == cty.String && key.IsKnown() && !key.IsNull() {
+			own[key.AsString()] = true
+		}
+	}
+	return !diags.HasErrors() && !slices.ContainsFunc(names, func(name string) bool { return !own[name] })
 }
 
 func readVariable(body hcl.Body) declaredVariable {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"greenroom/modules"
 )
 
 // fakeTerraform is a Terraform of a few lines of shell, for what the real one won't do on demand.
@@ -432,10 +434,13 @@ func TestWhatAnApplyStartsInheritsNoSettingsOfOurs(t *testing.T) {
 		module string
 		ours   bool
 	}{
-		"a provisioner":       {`resource "terraform_data" "x" { ` + provisioner + ` }`, false},
-		"one among others":    {"resource \"a\" \"b\" {}\nresource \"a\" \"c\" {\n" + provisioner + "\n}", false},
-		"a module of another": {`module "m" { source = "./m" }`, false},
-		"nothing":             {`resource "terraform_data" "x" { input = "provisioner" }`, true},
+		"a provisioner":        {`resource "terraform_data" "x" { ` + provisioner + ` }`, false},
+		"one among others":     {"resource \"a\" \"b\" {}\nresource \"a\" \"c\" {\n" + provisioner + "\n}", false},
+		"one that has its own": {"resource \"a\" \"b\" {\nprovisioner \"local-exec\" {\ncommand = \"x\"\nenvironment = { GOGC = \"\", \"GOMEMLIMIT\" = \"\", GOMAXPROCS = each.key }\n}\n}", true},
+		"one that has some":    {"resource \"a\" \"b\" {\nprovisioner \"local-exec\" {\ncommand = \"x\"\nenvironment = { GOGC = \"\" }\n}\n}", false},
+		"one that may have":    {"resource \"a\" \"b\" {\nprovisioner \"local-exec\" {\ncommand = \"x\"\nenvironment = merge({ GOGC = \"\" }, var.guests)\n}\n}", false},
+		"a module of another":  {`module "m" { source = "./m" }`, false},
+		"nothing":              {`resource "terraform_data" "x" { input = "provisioner" }`, true},
 	} {
 		for _, blank := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, blank %t", name, blank), func(t *testing.T) {
@@ -478,6 +483,7 @@ func TestAModuleStartsNothingOnlyWhereAllOfItWasRead(t *testing.T) {
 		"in JSON":          {map[string]string{"main.tf.json": `{"resource":{"terraform_data":{"x":{"provisioner":{"local-exec":{"command":"x"}}}}}}`}, true},
 		"in a JSON list":   {map[string]string{"main.tf.json": `{"resource":[{"terraform_data":[{"x":[{"provisioner":[{"local-exec":{}}]}]}]}]}`}, true},
 		"quiet JSON":       {map[string]string{"main.tf.json": `{"resource":{"terraform_data":{"x":{"input":1}}}}`}, false},
+		"its own in JSON":  {map[string]string{"main.tf.json": `{"resource":{"a":{"b":{"provisioner":[{"local-exec":{"command":"x","environment":{"GOGC":"","GOMEMLIMIT":"","GOMAXPROCS":"1"}}}]}}}}`}, false},
 		"for OpenTofu":     {map[string]string{"main.tf": quiet, "main.tofu": ""}, true},
 		"another's module": {map[string]string{"main.tf": `module "m" { source = "x/y/z" }`}, true},
 	} {
@@ -493,5 +499,19 @@ func TestAModuleStartsNothingOnlyWhereAllOfItWasRead(t *testing.T) {
 				t.Error(mod.calls, err)
 			}
 		})
+	}
+}
+
+func TestTheBundledLocalModuleHandsNoSettingsOfOursOn(t *testing.T) {
+	tree, ok := modules.Lookup("local")
+	if !ok {
+		t.Fatal("there is no such module")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, tree); err != nil {
+		t.Fatal(err)
+	}
+	if mod, err := readModule(dir); err != nil || mod.calls {
+		t.Error("its provisioners would inherit them:", err)
 	}
 }
