@@ -214,7 +214,7 @@ func (c *conn) next() error {
 	if err := c.await(); err != nil {
 		return err
 	}
-	if _, err := c.in.Peek(1); err != nil {
+	if err := c.skipBreaks(); err != nil {
 		return err
 	}
 	for begun := false; ; begun = true {
@@ -250,6 +250,20 @@ func (c *conn) await() error {
 	if err == nil && c.front.ending.Load() { // whose own deadline may have been overwritten
 		err = net.ErrClosed
 	}
+	return err
+}
+
+// skipBreaks waits for the first byte of a request. It takes away the line breaks that old clients send behind the body of a
+// POST (RFC 9112 section 2.2): those that net/http would, which will not know of the POST.
+func (c *conn) skipBreaks() error {
+	for range 4 {
+		first, err := c.in.Peek(1)
+		if err != nil || c.size == 0 || c.request.Method != http.MethodPost || first[0] != '\r' && first[0] != '\n' {
+			return err
+		}
+		_, _ = c.in.Discard(1)
+	}
+	_, err := c.in.Peek(1)
 	return err
 }
 
