@@ -8,6 +8,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/leasetest"
+	"greenroom/specs"
 )
 
 // What people and modules write may have line breaks, and records are texts of lines.
@@ -66,6 +67,24 @@ func TestALineBreakMovesNothingInARecord(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, events); diff != "" {
 			t.Errorf("history (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A key is found again as it is written down, or a request that is sent twice gets a second guest.
+func TestASpareIsLeasedOnceUnderAKeyWithABackslash(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb)
+		b.fleet = &specs.Fleet{Revision: "r2", Pools: []*specs.Pool{pool("local", 1), pool("other", 8)}}
+		b.must(b.Adopt(t.Context(), b.fleet))
+		b.shelf("local", 1)
+		r := lease.Request{Key: `a\b`}
+		first, err := b.Acquire(t.Context(), alice, r)
+		b.must(err)
+		again, err := b.Acquire(t.Context(), alice, r)
+		b.must(err)
+		if again.ID != first.ID || !again.Replayed {
+			t.Errorf("leased %s and then %s", first.ID, again.ID)
 		}
 	})
 }

@@ -142,7 +142,7 @@ func (s *Store) spares(ctx context.Context, pool, idem string) (known bool, shel
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	pipe := s.rdb.Pipeline()
-	key := pipe.HExists(ctx, s.base(pool)+":idem", idem)
+	key := pipe.HExists(ctx, s.base(pool)+":idem", escape(idem)) // as a line of the wish has it
 	shelf := pipe.ZCard(ctx, s.base(pool)+":in:"+pool+":shelved")
 	slots := pipe.HLen(ctx, s.base(pool)+":slots")
 	queued := pipe.ZCard(ctx, s.base(pool)+":queue")
