@@ -302,5 +302,13 @@ func (h handed) Read(p []byte) (int, error) {
 	return h.Conn.Read(p)
 }
 
+// CloseWrite ends this side alone, as that of a net.TCPConn does: net/http says so when it gives up on a body.
+func (h handed) CloseWrite() error {
+	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // NetConn returns the connection below, as that of tls.Conn does.
 func (h handed) NetConn() net.Conn { return h.Conn }
