@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,6 +86,29 @@ func TestASpareIsLeasedOnceUnderAKeyWithABackslash(t *testing.T) {
 		b.must(err)
 		if again.ID != first.ID || !again.Replayed {
 			t.Errorf("leased %s and then %s", first.ID, again.ID)
+		}
+	})
+}
+
+func TestALeaseIsForgottenWithItsKey(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.shelf("ci", 2)
+		old, kept := b.acquire(lease.Request{Key: "old"}), b.acquire(lease.Request{Key: "kept"})
+		for _, l := range []lease.Lease{old, kept} {
+			_, err := b.Release(t.Context(), alice, l.ID, lease.Release{})
+			b.must(err)
+		}
+		b.must(b.rdb.ZAdd(t.Context(), b.key("ended"), redis.Z{Score: 1, Member: old.ID}, redis.Z{Score: 1, Member: "ci.NOT-THERE"}).Err())
+		b.must(b.Sweep(t.Context()))
+		if _, err := b.Get(t.Context(), alice, old.ID); !errors.Is(err, lease.ErrUnknownLease) {
+			t.Errorf("the record: %v", err)
+		}
+		if keys, err := b.rdb.HKeys(t.Context(), b.key("idem")).Result(); err != nil || len(keys) != 1 {
+			t.Errorf("the keys left are %q, %v", keys, err)
+		}
+		if l := b.acquire(lease.Request{Key: "kept"}); l.ID != kept.ID {
+			t.Errorf("the other key gives %s, want %s", l.ID, kept.ID)
 		}
 	})
 }
