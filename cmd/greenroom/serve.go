@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -51,10 +52,11 @@ func newServe() *cobra.Command {
 		if o.HookSecret, err = hookSecret(hookFile); err != nil {
 			return err
 		}
-		if backendFile != "" { // it may hold credentials
-			if o.Terraform.Backend, err = readSecret(backendFile); err != nil {
-				return fmt.Errorf("read the backend of Terraform's states: %w", err)
-			}
+		if o.Terraform.Concurrency < 0 {
+			return usage("--concurrency %d, want a number from 1 on", o.Terraform.Concurrency)
+		}
+		if o.Terraform.Backend, err = stateBackend(backendFile); err != nil {
+			return err
 		}
 		if o.Specs, o.StateDir, err = directories(o.Specs, o.StateDir); err != nil {
 			return err
@@ -115,6 +117,22 @@ func hookSecret(file string) ([]byte, error) {
 		return nil, fmt.Errorf("read the secret of the webhooks: %w", err)
 	}
 	return secret, nil
+}
+
+// stateBackend reads what may hold credentials. A file that says nothing never means the default: states that are elsewhere would
+// be taken for empty ones.
+func stateBackend(file string) (json.RawMessage, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := readSecret(file)
+	if err == nil && (len(text) == 0 || string(text) == "null") {
+		err = fmt.Errorf("%s names none; leave --backend-file out to keep the states in the state directory", file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the backend of Terraform's states: %w", err)
+	}
+	return text, nil
 }
 
 func directories(specs, state string) (string, string, error) {
