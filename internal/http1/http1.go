@@ -8,6 +8,7 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"log"
@@ -175,7 +176,8 @@ func (f *Front) answer(raw net.Conn) (rest net.Conn, handOn bool) {
 		err := c.next()
 		switch {
 		case errors.Is(err, errOther):
-			return handed{raw, c.in}, raw.SetDeadline(time.Time{}) == nil
+			read, _ := c.in.Peek(c.in.Buffered())
+			return handed{raw, bytes.NewReader(bytes.Clone(read))}, raw.SetDeadline(time.Time{}) == nil
 		case err != nil:
 			return nil, false
 		}
@@ -292,12 +294,12 @@ func (c *conn) reply() error {
 // handed is a connection of which some was read already.
 type handed struct {
 	net.Conn
-	in *bufio.Reader
+	read *bytes.Reader
 }
 
 func (h handed) Read(p []byte) (int, error) {
-	if h.in.Buffered() > 0 {
-		return h.in.Read(p)
+	if h.read.Len() > 0 {
+		return h.read.Read(p)
 	}
 	return h.Conn.Read(p)
 }
