@@ -14,7 +14,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -33,7 +32,7 @@ type Front struct {
 	// ConnContext makes the context of a connection's requests, as that of http.Server does; nil: it is the background's.
 	ConnContext func(ctx context.Context, conn net.Conn) context.Context
 	ErrorLog    *log.Logger   // of panics
-	ReadTimeout time.Duration // of a request that has begun
+	ReadTimeout time.Duration // of the first request, and of one that has begun: then it goes to net/http
 	IdleTimeout time.Duration // between requests, at least; and of writing an answer
 
 	ending atomic.Bool
@@ -232,9 +231,9 @@ func (c *conn) next() error {
 				return err
 			}
 		}
-		if _, err := c.in.Peek(len(text) + 1); errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		} else if err != nil { // the buffer is full, or the connection ended
+		if _, err := c.in.Peek(len(text) + 1); err != nil && c.front.ending.Load() {
+			return net.ErrClosed
+		} else if err != nil { // it is slow, the buffer is full, or the connection ended
 			return errOther
 		}
 	}

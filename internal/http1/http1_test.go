@@ -251,17 +251,18 @@ func TestWhoIsSilentIsLeft(t *testing.T) {
 		least, most time.Duration
 	}{
 		"from the start":            {"", 10 * time.Second, 10 * time.Second},
-		"in the middle of a head":   {"POST /thi", 10 * time.Second, 10 * time.Second},
-		"in the middle of a body":   {strings.TrimSuffix(post, "dy"), 10 * time.Second, 10 * time.Second},
-		"in the middle of a second": {post + "POST", 10 * time.Second, 10 * time.Second},
+		"in the middle of a head":   {"POST /thi", 20 * time.Second, 20 * time.Second},
+		"in the middle of a body":   {strings.TrimSuffix(post, "dy"), 40 * time.Second, 41 * time.Second},
+		"in the middle of a second": {post + "POST", 20 * time.Second, 20 * time.Second},
 		"after an answer":           {post, 2 * time.Minute, 4 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				front := &Front{Handler: echo("front"), Takes: ofThings, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 				inner := lane{make(chan net.Conn)}
-				rest := front.Listen(inner)
-				defer rest.Close()
+				server := &http.Server{Handler: echo("net/http"), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
+				go func() { _ = server.Serve(front.Listen(inner)) }()
+				defer server.Close()
 				here, there := net.Pipe()
 				inner.conn <- there
 				go func() { _, _ = io.WriteString(here, test.send) }()

@@ -86,7 +86,9 @@ func (s *Server) drain(ctx context.Context, front *http1.Front, server *http.Ser
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	close(s.closing)
-	if err := errors.Join(front.Shutdown(ctx), server.Shutdown(ctx)); err != nil {
+	drained := make(chan error)
+	go func() { drained <- front.Shutdown(ctx) }()
+	if err := errors.Join(server.Shutdown(ctx), <-drained); err != nil {
 		s.parts.Log.Warn("calls were cut off at the end", "err", err)
 		return server.Close()
 	}

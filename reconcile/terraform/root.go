@@ -40,13 +40,34 @@ func parseBackend(raw json.RawMessage) (*backend, error) {
 	var b backend
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&b); err != nil {
+	err := dec.Decode(&b)
+	if err == nil && dec.More() {
+		err = fmt.Errorf("there is more behind it, from byte %d on", dec.InputOffset())
+	}
+	var config map[string]any
+	if err == nil && len(b.Config) > 0 {
+		err = json.Unmarshal(b.Config, &config)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("state backend: want {\"type\": \"s3\", \"config\": {…}}: %w", err)
 	}
-	if b.Type == "" || !strings.Contains(string(b.Config), shardMark) {
+	if b.Type == "" || !marked(config) {
 		return nil, fmt.Errorf("state backend %q: a type is needed, and %q in some string of its config, so that each shard has a key of its own", b.Type, shardMark)
 	}
 	return &b, nil
+}
+
+// marked says whether some string in v has the mark of the shard. One in the name of a field marks nothing.
+func marked(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return strings.Contains(v, shardMark)
+	case []any:
+		return slices.ContainsFunc(v, marked)
+	case map[string]any:
+		return slices.ContainsFunc(slices.Collect(maps.Values(v)), marked)
+	}
+	return false
 }
 
 // root is a generated Terraform root: one module call, its inputs, its output. It is the same for
