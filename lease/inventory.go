@@ -101,7 +101,7 @@ func (s *Store) Plan(ctx context.Context, pool *specs.Pool, cache *specs.Cache, 
 	if err := s.remember(ctx, "pools", pool.Name); err != nil {
 		return Guest{}, err
 	}
-	reply, err := s.run(ctx, "slot", pool.Name, pool.Max, cache.Name, 0, 0)
+	reply, err := s.run(ctx, "slot", pool.Name, pool.Max, cache.Name, 0, 0, shard)
 	if err != nil {
 		return Guest{}, fmt.Errorf("pool %s: %w", pool.Name, err)
 	}

@@ -42,6 +42,22 @@ func TestTheGuestsOfAShardAreReadByThemselves(t *testing.T) {
 				t.Errorf("%s: %s", shard, diff)
 			}
 		}
+		// A slot that was given free and is taken again belongs to its new guest's shard only.
+		g, err := s.Guest(ctx, "local-3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Move(ctx, lease.Caller{Role: lease.System}, lease.Step{Guest: g, From: []lease.State{lease.Planned}, To: lease.Gone}); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := s.Plan(ctx, pool, fleet.Cache("ci"), "shard-2", "digest", false); err != nil || again.Name != "local-3" {
+			t.Fatal(again, err)
+		}
+		for shard, want := range map[string]int{"shard-1": 2, "shard-2": 4} {
+			if guests, err := s.GuestsOf(ctx, "local", shard); err != nil || len(guests) != want {
+				t.Errorf("%s has %v, %v, want %d guests", shard, guests, err, want)
+			}
+		}
 		if none, err := s.GuestsOf(ctx, "other", "shard-1"); err != nil || len(none) > 0 {
 			t.Errorf("a pool without guests has %v, %v", none, err)
 		}

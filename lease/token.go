@@ -101,6 +101,6 @@ func (s *Store) Found(ctx context.Context, g Guest, m Machine, until time.Time) 
 		return err
 	}
 	// The slot comes last: a slot without a guest would be mended away in between.
-	_, err = s.run(ctx, "slot", g.Pool, 0, g.Cache, g.Slot, g.Incarnation)
+	_, err = s.run(ctx, "slot", g.Pool, 0, g.Cache, g.Slot, g.Incarnation, g.Shard)
 	return err
 }

@@ -20,6 +20,7 @@
 --   ended           zset   lease id -> ms of the end; idem hash: idempotency key -> lease id
 --   stats           hash   counters;  events:<guest> stream: its history, bounded; see event
 --   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
+--   shards          hash   (pools only) slot -> shard of its guest;  shard:<id> set: the slots of one
 --
 -- Invariants: a guest is in exactly one index; a pool with a waiting request and a shelved guest in the same enabled cache
 -- does not exist after any call; a lease counts once as hit or miss, at its grant.
@@ -351,6 +352,18 @@ local function finish(id, text, guest, how, outcome, actor, o)
   o.detail = how .. (outcome ~= '' and (': ' .. outcome) or '')
   local handed = settle(g, policy(), actor, o)
   return text, handed, g.state
+end
+
+-- shard_slot notes which shard the guest of a slot is in; nil: the slot is free.
+local function shard_slot(slot, shard)
+  local before = redis.call('HGET', base .. ':shards', slot)
+  if before then redis.call('SREM', base .. ':shard:' .. before, slot) end
+  if shard then
+    redis.call('HSET', base .. ':shards', slot, shard)
+    redis.call('SADD', base .. ':shard:' .. shard, slot)
+  else
+    redis.call('HDEL', base .. ':shards', slot)
+  end
 end
 
 local function may(owner_of, owner, admin) return admin == '1' or owner_of == owner end

@@ -1,5 +1,6 @@
 -- slot.lua: claim the lowest free slot of a pool for a cache. KEYS[1] is the base of the pool.
 -- ARGV   1 max of the pool  2 cache  3 slot wanted (0: the lowest free one)  4 incarnation known for it (0: the next one)
+--        5 shard of its guest
 -- Result ok, slot, incarnation  |  full | conflict (the slot that was asked for is another cache's)
 -- Invariant: never more slots taken than max. A slot that was asked for exists already: it is exempt.
 local want = tonumber(ARGV[3])
@@ -14,5 +15,6 @@ end
 local incarnation = tonumber(ARGV[4])
 if incarnation == 0 then incarnation = tonumber(redis.call('HGET', base .. ':incarnations', want) or '0') + 1 end
 redis.call('HSET', base .. ':slots', want, ARGV[2])
+shard_slot(want, ARGV[5])
 redis.call('HSET', base .. ':incarnations', want, incarnation)
 return { 'ok', want, incarnation }
