@@ -69,6 +69,8 @@ type Store struct {
 	queues  queues
 	fleet   atomic.Pointer[specs.Fleet]
 	waiters waiters
+	swept   sync.Mutex // of last
+	last    rounds
 }
 
 // New returns a store on rdb: a real Redis (single, Sentinel or Cluster) or the embedded one.

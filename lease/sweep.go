@@ -34,11 +34,11 @@ func (s *Store) SweepCache(ctx context.Context, cache string) error {
 // Sweep sweeps every cache that has something to sweep. It must have run once before the first call after a start: time in which
 // nobody could renew is given back then.
 func (s *Store) Sweep(ctx context.Context) error {
-	caches, err := s.Caches(ctx)
+	rounds, err := s.rounds(ctx)
 	if err != nil {
 		return err
 	}
-	due, err := s.beat(ctx, caches)
+	due, err := s.beat(ctx, rounds)
 	errs := []error{err}
 	for _, c := range due {
 		errs = append(errs, s.SweepCache(ctx, c))
@@ -46,21 +46,52 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// rounds are the caches that a sweep looks at, with the bases of their keys.
+type rounds struct {
+	caches, bases []string
+	read          time.Time
+}
+
+// anew is how long the rounds are kept at most.
+const anew = time.Minute
+
+// rounds reads the names of all caches, of which there may be thousands, only where there are more than last time: none is ever taken
+// away.
+func (s *Store) rounds(ctx context.Context) (rounds, error) {
+	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	count, err := s.rdb.SCard(tctx, s.global("caches")).Result()
+	if err != nil {
+		return rounds{}, outage(err)
+	}
+	s.swept.Lock()
+	defer s.swept.Unlock()
+	if int(count) == len(s.last.caches) && time.Since(s.last.read) < anew {
+		return s.last, nil
+	}
+	caches, err := s.Caches(ctx)
+	if err != nil {
+		return rounds{}, err
+	}
+	s.last = rounds{caches: caches, bases: make([]string, len(caches)), read: time.Now()}
+	for i, cache := range caches {
+		s.last.bases[i] = s.base(cache)
+	}
+	return s.last, nil
+}
+
 // beat notes that the store is there, and returns the caches that have something to sweep.
-func (s *Store) beat(ctx context.Context, caches []string) (due []string, err error) {
-	for some := range slices.Chunk(caches, s.together(250)) {
-		bases := make([]string, len(some))
-		for i, cache := range some {
-			bases[i] = s.base(cache)
-		}
+func (s *Store) beat(ctx context.Context, r rounds) (due []string, err error) {
+	for first, some := 0, s.together(250); first < len(r.caches); first += some {
+		end := min(first+some, len(r.caches))
 		tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-		places, err := s.scripts["beat"].Run(tctx, s.rdb, bases, s.options.Gap.Milliseconds(), s.options.Keep.Milliseconds(), keepEnded).Int64Slice()
+		places, err := s.scripts["beat"].Run(tctx, s.rdb, r.bases[first:end], s.options.Gap.Milliseconds(), s.options.Keep.Milliseconds(), keepEnded).Int64Slice()
 		cancel()
 		if err != nil {
 			return nil, fmt.Errorf("looking for caches to sweep: %w", outage(err))
 		}
 		for _, i := range places {
-			due = append(due, some[i-1])
+			due = append(due, r.caches[first+int(i)-1])
 		}
 	}
 	return due, nil

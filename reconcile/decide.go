@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"greenroom/lease"
@@ -371,8 +372,9 @@ func (d *decision) shardFor(p *specs.Pool) string {
 
 func (d *decision) openShard(p *specs.Pool) string {
 	best, most, free := "", 0, ""
+	stem := shardStem(p.Name, d.Digests[p.Name])
 	for n := 1; n <= p.Max+len(d.Busy)+1; n++ {
-		id := ShardID(p.Name, d.Digests[p.Name], n)
+		id := stem + strconv.Itoa(n)
 		guests := d.shards[id]
 		switch {
 		case d.Busy[id]:
@@ -386,7 +388,9 @@ func (d *decision) openShard(p *specs.Pool) string {
 }
 
 // ShardID names the nth shard of a pool's digest.
-func ShardID(pool, digest string, n int) string { return fmt.Sprintf("%s-%.8s-%d", pool, digest, n) }
+func ShardID(pool, digest string, n int) string { return shardStem(pool, digest) + strconv.Itoa(n) }
+
+func shardStem(pool, digest string) string { return fmt.Sprintf("%s-%.8s-", pool, digest) }
 
 // makeRoom retires an idle guest that another cache keeps beyond its warm, when a request waits for a pool at its max.
 func (d *decision) makeRoom(c *cacheView, pools []string) {
