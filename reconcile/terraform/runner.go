@@ -62,10 +62,10 @@ func runIntent(ctx context.Context, dir shardDir, log *slog.Logger) error {
 		return fmt.Errorf("reading the intent: %w", err)
 	}
 	log = log.With("pool", in.Job.Pool, "shard", in.Job.Shard, "run", in.Job.Run)
-	if err := dir.reserve(); err != nil {
-		log.Warn("no room for the result could be reserved", "err", err)
-	}
 	if in.Preview != "" {
+		if err := dir.reserve(); err != nil {
+			log.Warn("no room for the result could be reserved", "err", err)
+		}
 		held, letGo := whileHeld(ctx, os.Stdin)
 		defer letGo()
 		ctx = held

@@ -101,12 +101,19 @@ func (d *Driver) start(job Job) (*Running, error) {
 	return d.watchChild(dir, in, cmd), nil
 }
 
-// order writes down what a runner shall do.
+// order writes down what a runner shall do. It has room for its result from the start: on a full disk it could not say why it failed.
 func (d *Driver) order(dir shardDir, in intent) error {
 	if err := removeIfThere(dir.result()); err != nil {
 		return err
 	}
-	return writeJSON(dir.intent(), in)
+	err := dir.reserve()
+	if err == nil {
+		err = writeJSON(dir.intent(), in)
+	}
+	if err != nil {
+		return errors.Join(err, removeIfThere(dir.file("reserve")))
+	}
+	return nil
 }
 
 // crowded says whether one run more is as many as there are processors, or more. The caller holds d.mu.
