@@ -76,7 +76,7 @@ cache "ci" {
 	if found := must(filepath.Glob(states + "/cloud-*.tfstate"))(t); len(found) != 1 {
 		t.Errorf("the states are %v, want one of a shard", found)
 	}
-	if local := must(filepath.Glob(h.path("state/shards/*/work/terraform.tfstate")))(t); len(local) > 0 {
+	if local := must(filepath.Glob(filepath.Join(h.path("state/shards"), "*", "*", "terraform.tfstate")))(t); len(local) > 0 {
 		t.Errorf("there is a state in %v, too", local)
 	}
 	h.acquire()
