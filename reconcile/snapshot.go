@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"greenroom/lease"
+	"greenroom/specs"
 )
 
 // maxDemand bounds how many waiting requests of one cache a pass looks at; no pool can make more guests in one go.
@@ -85,26 +86,25 @@ func wants(waiting []lease.Lease) (out []Want) {
 
 // demand reads what each cache of the snapshot's fleet is asked for, and how it was overridden.
 func (l *Loop) demand(ctx context.Context, s *Snapshot) (map[string]*lease.Override, error) {
-	var waiting []lease.Lease
-	overrides := map[string]*lease.Override{}
-	for _, c := range s.Fleet.AllCaches() {
-		st, err := l.o.Store.Stock(ctx, c.Name)
-		if err != nil {
-			return nil, err
-		}
-		s.Off[c.Name] = !c.Enabled
-		if overrides[c.Name] = st.Override; st.Override != nil {
-			s.Off[c.Name] = !st.Override.Enabled
-		}
-		if st.Queue == 0 {
-			continue
-		}
-		queue, err := l.o.Store.Queue(ctx, c.Name, maxDemand)
-		if err != nil {
-			return nil, err
-		}
-		waiting = append(waiting, queue...)
+	waiting, overrides, err := l.asked(ctx, cacheNames(s.Fleet)...)
+	if err != nil {
+		return nil, err
 	}
-	s.Demand = wants(waiting)
+	var all []lease.Lease
+	for _, c := range s.Fleet.AllCaches() {
+		s.Off[c.Name] = !c.Enabled
+		if o := overrides[c.Name]; o != nil {
+			s.Off[c.Name] = !o.Enabled
+		}
+		all = append(all, waiting[c.Name]...)
+	}
+	s.Demand = wants(all)
 	return overrides, nil
+}
+
+func cacheNames(fleet *specs.Fleet) (names []string) {
+	for _, c := range fleet.AllCaches() {
+		names = append(names, c.Name)
+	}
+	return names
 }

@@ -248,11 +248,7 @@ func (l *Loop) lookAll(ctx context.Context) error {
 			return err
 		}
 	}
-	caches := []string{}
-	for _, c := range l.inForce().AllCaches() {
-		caches = append(caches, c.Name)
-	}
-	if err := l.readCaches(ctx, caches...); err != nil {
+	if err := l.readCaches(ctx, cacheNames(l.inForce())...); err != nil {
 		return err
 	}
 	v.whole = l.o.Now()
@@ -298,24 +294,36 @@ func (l *Loop) lookAtCache(ctx context.Context, name string) error {
 	return l.readCaches(ctx, name)
 }
 
-// readCaches reads what caches of the fleet are asked for, and how they are overridden.
+// readCaches brings what caches are asked for into the view.
 func (l *Loop) readCaches(ctx context.Context, names ...string) error {
-	stocks, err := l.o.Store.Stocks(ctx, names...)
+	waiting, overrides, err := l.asked(ctx, names...)
 	if err != nil {
 		return err
 	}
+	maps.Copy(l.view.waiting, waiting)
+	maps.Copy(l.view.overrides, overrides)
+	return nil
+}
+
+// asked reads what caches are asked for, and how they are overridden, of those where there is something to tell.
+func (l *Loop) asked(ctx context.Context, names ...string) (waiting map[string][]lease.Lease, overrides map[string]*lease.Override, err error) {
+	stocks, err := l.o.Store.Stocks(ctx, names...)
+	if err != nil {
+		return nil, nil, err
+	}
+	waiting, overrides = map[string][]lease.Lease{}, map[string]*lease.Override{}
 	for _, st := range stocks {
 		if st.Override != nil {
-			l.view.overrides[st.Cache] = st.Override
+			overrides[st.Cache] = st.Override
 		}
 		if st.Queue == 0 {
 			continue
 		}
-		if l.view.waiting[st.Cache], err = l.o.Store.Queue(ctx, st.Cache, maxDemand); err != nil {
-			return err
+		if waiting[st.Cache], err = l.o.Store.Queue(ctx, st.Cache, maxDemand); err != nil {
+			return nil, nil, err
 		}
 	}
-	return nil
+	return waiting, overrides, nil
 }
 
 // nextTurn is when something that the view knows turns out otherwise by time alone: a hold or quarantine ends, an override
