@@ -265,6 +265,38 @@ func (f *fleet) editState(pairs ...string) {
 	}
 }
 
+func TestTheOutputOfAnEarlierRootIsReadAndReplaced(t *testing.T) {
+	f := newFleet(t, newDriver(t))
+	want := ids(f.must(f.job([]string{"p-1", "p-2"}, nil, nil)))
+	root := filepath.Join(f.dir().work(), "main.tf.json")
+	text, err := os.ReadFile(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := strings.Replace(string(text), "jsonencode(module.guests.guests)", "module.guests.guests", 1)
+	if err := os.WriteFile(root, []byte(earlier), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(testContext(t), "terraform", "apply", "-input=false", "-auto-approve")
+	cmd.Env = append(os.Environ(), "CHECKPOINT_DISABLE=1", "TF_CLI_CONFIG_FILE="+filepath.Join(f.dir().work(), "cli.tfrc"))
+	if cmd.Dir = f.dir().work(); earlier == string(text) {
+		t.Fatal("the root has no text to replace")
+	}
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	look := f.job(nil, nil, nil)
+	look.DriftOnly = true
+	if diff := cmp.Diff(want, ids(f.must(look))); diff != "" {
+		t.Error("the map itself is not read:", diff)
+	}
+	out := f.must(f.job(nil, []string{"p-2"}, nil))
+	if now := ids(out); now["p-1"] != want["p-1"] || now["p-2"] == want["p-2"] {
+		t.Errorf("were %v, are %v", want, now)
+	}
+	f.editState(`"type": "string"`, `"type": "number"`) // the output is a text now
+}
+
 func TestAStateThatIsNotTheShardsOwnStopsIt(t *testing.T) {
 	f := newFleet(t, newDriver(t))
 	f.must(f.job([]string{"p-1"}, nil, nil))

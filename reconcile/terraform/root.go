@@ -71,7 +71,8 @@ func marked(v any) bool {
 }
 
 // root is a generated Terraform root: one module call, its inputs, its output. It is the same for
-// local trees, remote sources and every backend.
+// local trees, remote sources and every backend. The output is one text, because Terraform takes long over the type of a large
+// object: with 25 guests as long as over everything else in an apply.
 func (in intent) root() map[string]any {
 	call := map[string]any{"source": "./module"}
 	if in.Job.Module.Source != "" {
@@ -94,7 +95,7 @@ func (in intent) root() map[string]any {
 			"variables":           map[string]any{"type": "any"},
 		},
 		"module": map[string]any{"guests": call},
-		"output": map[string]any{"guests": map[string]any{"value": "${module.guests.guests}", "sensitive": true}},
+		"output": map[string]any{"guests": map[string]any{"value": "${jsonencode(module.guests.guests)}", "sensitive": true}},
 	}
 	return root
 }

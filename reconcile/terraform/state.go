@@ -114,6 +114,10 @@ func (s *state) outputs() (map[string]json.RawMessage, error) {
 	if !ok {
 		return nil, nil
 	}
+	var text string
+	if json.Unmarshal(out.Value, &text) == nil { // else it is of an earlier root, whose output was the map itself
+		out.Value = json.RawMessage(text)
+	}
 	var guests map[string]json.RawMessage
 	if err := json.Unmarshal(out.Value, &guests); err != nil {
 		return nil, fmt.Errorf("output \"guests\": a map by guest name is needed: %w", err)

@@ -87,6 +87,7 @@ func FuzzStream(f *testing.F) {
 
 func FuzzState(f *testing.F) {
 	f.Add([]byte(`{"version":4,"serial":1,"lineage":"x","outputs":{"guests":{"value":{}}},"resources":[{"mode":"managed","type":"a","name":"b","instances":[{"index_key":"k"},{"index_key":3},{}]}]}`))
+	f.Add([]byte(`{"version":4,"outputs":{"guests":{"value":"{\"k\":{}}"}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		st, err := parseState(data)
 		if err != nil {
