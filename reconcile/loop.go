@@ -194,7 +194,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			wait = min(wait, max(next.Sub(l.o.Now()), l.o.Debounce))
 		}
 		took := min(time.Since(began), time.Second)
-		if !l.pauseFor(ctx, wait, max(l.o.Debounce, took), max(l.o.Debounce, unhurried*took)) {
+		if !l.pauseFor(ctx, wait, took, unhurried*took) {
 			return nil
 		}
 	}
@@ -203,11 +203,13 @@ func (l *Loop) Run(ctx context.Context) error {
 // Passes take at most half of the time, however many events there are; those that nobody waits for, a small part of it.
 const unhurried = 20
 
-// pauseFor waits for an event, and a moment longer for those that come with it, or for d; for a while where there is no
-// hurry. False: ctx has ended.
-func (l *Loop) pauseFor(ctx context.Context, d, moment, while time.Duration) bool {
+// pauseFor waits for an event, and a moment longer for those that come with it, or for d. It lasts as long as rest at least after a
+// pass, or as calm where there is no hurry. False: ctx has ended.
+func (l *Loop) pauseFor(ctx context.Context, d, rest, calm time.Duration) bool {
+	began := time.Now()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	until := func(pause time.Duration) time.Duration { return max(l.o.Debounce, pause-time.Since(began)) }
 	wake, lull := l.wake, l.lull
 	for {
 		select {
@@ -217,10 +219,10 @@ func (l *Loop) pauseFor(ctx context.Context, d, moment, while time.Duration) boo
 			l.hush()
 			return true
 		case <-wake:
-			timer.Reset(moment)
+			timer.Reset(until(rest))
 			wake, lull = nil, nil
 		case <-lull:
-			timer.Reset(min(d, while))
+			timer.Reset(min(until(d), until(calm)))
 			lull = nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -177,4 +178,36 @@ func BenchmarkIdleTick(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestAPassWaitsOnlyForWhatTheLastOneHasCost(t *testing.T) {
+	const rest, calm, most = 10 * time.Millisecond, 200 * time.Millisecond, time.Second
+	for _, test := range []struct {
+		name       string
+		wake, lull time.Duration // after the last pass; 0: never
+		want       time.Duration
+	}{
+		{name: "nothing happens", want: most},
+		{name: "an event at once", wake: time.Millisecond, want: rest},
+		{name: "an event later", wake: 50 * time.Millisecond, want: 51 * time.Millisecond},
+		{name: "one without hurry at once", lull: time.Millisecond, want: calm},
+		{name: "one without hurry later", lull: 300 * time.Millisecond, want: 301 * time.Millisecond},
+		{name: "one without hurry, then an event", lull: time.Millisecond, wake: 50 * time.Millisecond, want: 51 * time.Millisecond},
+		{name: "an event, then one without hurry", lull: 50 * time.Millisecond, wake: time.Millisecond, want: rest},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := New(Options{Debounce: time.Millisecond})
+				for bell, at := range map[chan struct{}]time.Duration{l.wake: test.wake, l.lull: test.lull} {
+					if at > 0 {
+						time.AfterFunc(at, func() { l.stir(bell) })
+					}
+				}
+				began := time.Now()
+				if !l.pauseFor(t.Context(), most, rest, calm) || time.Since(began) != test.want {
+					t.Errorf("after %v, want %v", time.Since(began), test.want)
+				}
+			})
+		})
+	}
 }
