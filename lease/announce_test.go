@@ -43,6 +43,7 @@ func TestAGrantIsToldOnceHoweverQuickItsHolderIs(t *testing.T) {
 		}}
 		b.Store = lease.New(rdb, o)
 		other := lease.New(rdb, o) // a call of the same store would wait for the one that it comes in between
+		b.must(b.Open(t.Context()))
 		b.must(b.Adopt(t.Context(), b.fleet))
 		b.shelf("ci", 1)
 		first := b.acquire(lease.Request{Wait: lease.Forever})

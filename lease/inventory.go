@@ -17,7 +17,7 @@ import (
 )
 
 // Adopt brings the settings of a fleet into force: requests are matched against it from now on. Requests that
-// wait for a cache which the fleet has no more end as Removed; leases there go on.
+// wait for a cache which the fleet has no more end as Removed; leases there go on. A store that is not open, see Open, is ErrUnavailable.
 func (s *Store) Adopt(ctx context.Context, fleet *specs.Fleet) error {
 	known, err := s.Caches(ctx)
 	if err != nil {
@@ -37,7 +37,11 @@ func (s *Store) Adopt(ctx context.Context, fleet *specs.Fleet) error {
 	s.fleet.Store(fleet)
 	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	return outage(s.rdb.Set(tctx, s.global("adopted"), fleet.Revision, 0).Err()) // last, see Empty
+	still, err := s.rdb.SetXX(tctx, s.global("adopted"), cmp.Or(fleet.Revision, "-"), 0).Result() // last, see Empty
+	if err == nil && !still {
+		err = fmt.Errorf("%w: the store was lost meanwhile, or never opened", ErrUnavailable)
+	}
+	return outage(err)
 }
 
 func (s *Store) adopt(ctx context.Context, cache string, fields []any) error {
@@ -91,12 +95,23 @@ func (s *Store) members(ctx context.Context, set string) ([]string, error) {
 func (s *Store) Empty(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	n, err := s.rdb.Exists(ctx, s.global("adopted")).Result()
-	return n == 0, outage(err)
+	revision, err := s.rdb.Get(ctx, s.global("adopted")).Result()
+	if errors.Is(err, redis.Nil) {
+		err = nil
+	}
+	return revision == "", outage(err)
+}
+
+// Open marks an empty store, before the guests that exist are put on record in it, so that it is known for the same one afterwards. A
+// store that is lost at any time since is not open any more: no fleet is brought into force there, and no guest is planned.
+func (s *Store) Open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return outage(s.rdb.SetNX(ctx, s.global("adopted"), "", 0).Err())
 }
 
 // Plan claims the lowest free slot of a pool for a cache and puts its guest on record as planned.
-// Errors: ErrFull when the pool or the cache is at max, ErrUnavailable.
+// Errors: ErrFull when the pool or the cache is at max, ErrUnavailable, also where the fleet in force has no such pool or cache.
 func (s *Store) Plan(ctx context.Context, pool *specs.Pool, cache *specs.Cache, shard, digest string, demand bool) (Guest, error) {
 	if err := s.remember(ctx, "pools", pool.Name); err != nil {
 		return Guest{}, err

@@ -54,6 +54,7 @@ func open(t testing.TB, rdb redis.UniversalClient, caches ...*specs.Cache) *benc
 	b := &bench{Store: lease.New(rdb, lease.Options{Prefix: prefix}), t: t, rdb: rdb}
 	b.key = func(k string) string { return prefix + ":{ci}:" + k }
 	b.fleet = &specs.Fleet{Revision: "r1", Pools: []*specs.Pool{pool("local", 8)}, Caches: caches}
+	b.must(b.Open(t.Context()))
 	b.must(b.Adopt(t.Context(), b.fleet))
 	return b
 }

@@ -27,25 +27,25 @@ type queues struct {
 }
 
 // join puts a call in line. Where true is returned, no script is under way: the caller has to board and fly.
-func (l *queues) join(cache string, c *call) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	line, flying := l.waiting[cache]
-	l.waiting[cache] = append(line, c)
+func (q *queues) join(cache string, c *call) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	line, flying := q.waiting[cache]
+	q.waiting[cache] = append(line, c)
 	return !flying
 }
 
 // board returns the calls that go next, at most so many as may go together. None: nothing is under way any more.
-func (l *queues) board(cache string) []*call {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	line := l.waiting[cache]
+func (q *queues) board(cache string) []*call {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	line := q.waiting[cache]
 	if len(line) == 0 {
-		delete(l.waiting, cache)
+		delete(q.waiting, cache)
 		return nil
 	}
 	n := min(len(line), maxCalls)
-	l.waiting[cache] = line[n:]
+	q.waiting[cache] = line[n:]
 	return line[:n:n]
 }
 

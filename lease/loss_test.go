@@ -227,3 +227,46 @@ func TestACacheThatIsNotInForceQueuesNobody(t *testing.T) {
 		t.Errorf("want ErrUnavailable, got %v", err)
 	}
 }
+
+func TestAStoreThatIsLostTakesNothingNewBeforeItIsOpenedAgain(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.shelf("ci", 1)
+		empty := func() bool {
+			t.Helper()
+			empty, err := b.Empty(t.Context())
+			b.must(err)
+			return empty
+		}
+		if empty() {
+			t.Error("it is empty before it is lost")
+		}
+		b.must(rdb.FlushDB(t.Context()).Err())
+		if !empty() {
+			t.Error("it is not empty after it was lost")
+		}
+		for name, err := range map[string]error{
+			"a plan":  second(b.Plan(t.Context(), b.fleet.Pool("local"), b.fleet.Cache("ci"), "s1", "d1", false)),
+			"a fleet": b.Adopt(t.Context(), b.fleet),
+		} {
+			if !errors.Is(err, lease.ErrUnavailable) {
+				t.Errorf("%s: want ErrUnavailable, got %v", name, err)
+			}
+		}
+		if guests, err := b.Guests(t.Context(), "local"); err != nil || len(guests) > 0 || !empty() {
+			t.Errorf("guests %v, %v; empty %v", guests, err, empty())
+		}
+		b.must(b.Open(t.Context()))
+		if !empty() {
+			t.Error("it is not empty before a fleet is in force")
+		}
+		b.must(b.Adopt(t.Context(), b.fleet))
+		b.must(b.Open(t.Context())) // changes nothing
+		b.shelf("ci", 1)
+		if empty() {
+			t.Error("it is empty")
+		}
+	})
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -66,6 +66,7 @@ func TestItIsToldOnceHowLongAGuestWasOnOrder(t *testing.T) {
 		}},
 		{"from a plan that another server has made", func(b *bench) []order {
 			other := lease.New(b.rdb, lease.Options{Prefix: "told"})
+			b.must(other.Open(b.t.Context()))
 			b.must(other.Adopt(b.t.Context(), b.fleet))
 			planned, err := other.Plan(b.t.Context(), b.fleet.Pool("local"), b.fleet.Cache("ci"), "s1", "d1", false)
 			b.must(err)
@@ -89,6 +90,7 @@ func TestItIsToldOnceHowLongAGuestWasOnOrder(t *testing.T) {
 						told = append(told, order{c.Ordered, c.Ready})
 					}
 				}})
+				b.must(b.Open(t.Context()))
 				b.must(b.Adopt(t.Context(), b.fleet))
 				want := test.story(b)
 				if diff := cmp.Diff(want, told, cmp.AllowUnexported(order{})); diff != "" {

@@ -53,8 +53,7 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	}
 	if text(reply[0]) == "hit" {
 		l := readLease(text(reply[1]), c.Name)
-		l.Leased = &Guest{Name: l.Guest, State: Leased, Incarnation: l.Incarnation, Lease: l.ID}
-		l.Leased.readAddress(text(reply[2]))
+		l.Leased = l.leased(text(reply[2]), "")
 		s.tell(Change{Kind: Granted, Cache: c.Name, Guest: l.Guest, Lease: &l})
 		return l, nil
 	}
@@ -228,8 +227,8 @@ func (s *Store) onLease(ctx context.Context, name string, caller Caller, id stri
 	if handed := text(reply[3]); handed != "" {
 		s.announce(ctx, cache, handed)
 	}
-	if len(reply) > 6 {
-		return l, State(text(reply[6])), nil
+	if len(reply) > 7 {
+		return l, State(text(reply[7])), nil
 	}
 	return l, "", nil
 }
@@ -302,19 +301,23 @@ func readLease(record, cache string) Lease {
 	}
 }
 
-// parseLease reads {lease, position, …} and, where a call answers with it, the guest behind that: {incarnation, lease, address, health}.
+// parseLease reads {lease, position, …} and, where a call answers with it, the address of its guest, and its health.
 func parseLease(reply []any, cache string) Lease {
 	l := readLease(text(reply[0]), cache)
 	if l.Phase == Queued {
 		l.Position = int(number(reply[1]))
 	}
-	if len(reply) > 4 {
-		if g, _ := reply[4].([]any); len(g) == 4 {
-			l.Leased = &Guest{Name: l.Guest, State: Leased, Incarnation: int(number(g[0])), Lease: text(g[1]), Health: text(g[3])}
-			l.Leased.readAddress(text(g[2]))
-		}
+	if len(reply) > 5 && text(reply[4]) != "" {
+		l.Leased = l.leased(text(reply[4]), text(reply[5]))
 	}
 	return l
+}
+
+// leased is the guest of an active lease as its holder is told of it.
+func (l Lease) leased(address, health string) *Guest {
+	g := &Guest{Name: l.Guest, State: Leased, Incarnation: l.Incarnation, Lease: l.ID, Health: health}
+	g.readAddress(address)
+	return g
 }
 
 // lines makes one text of fields, a line each. Only the last may have line breaks as they are.

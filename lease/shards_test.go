@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -18,7 +19,7 @@ func TestTheGuestsOfAShardAreReadByThemselves(t *testing.T) {
 		pool := &specs.Pool{Name: "local", Max: 6}
 		ci := &specs.Cache{Name: "ci", Owner: "platform", Enabled: true, Pools: []string{"local"}, Size: 6, Max: 6}
 		fleet := &specs.Fleet{Revision: "r", Pools: []*specs.Pool{pool}, Caches: []*specs.Cache{ci}}
-		if err := s.Adopt(ctx, fleet); err != nil {
+		if err := errors.Join(s.Open(ctx), s.Adopt(ctx, fleet)); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 6 {

@@ -23,6 +23,7 @@ func TestSlotsThatAreFreeAgainAreStillListed(t *testing.T) {
 		pool := &specs.Pool{Name: "local", Max: 12}
 		fleet := &specs.Fleet{Revision: "r", Pools: []*specs.Pool{pool}}
 		must(s.Sweep(ctx))
+		must(s.Open(ctx))
 		must(s.Adopt(ctx, fleet))
 		for range 11 {
 			_, err := s.Plan(ctx, pool, fleet.Cache("local"), "shard", "digest", false)

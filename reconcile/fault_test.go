@@ -1,6 +1,8 @@
 package reconcile_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -249,5 +252,80 @@ func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
 	}
 	if _, err := h.store.Release(t.Context(), alice, l.ID, lease.Release{Discard: true}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// loss empties the store as soon as a command has been carried out, once.
+type loss struct {
+	rdb   redis.UniversalClient
+	after func(cmd []any) bool
+	armed atomic.Bool
+}
+
+func (l *loss) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (l *loss) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (l *loss) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if l.armed.Load() && l.after(cmd.Args()) && l.armed.CompareAndSwap(true, false) {
+			return errors.Join(err, l.rdb.FlushAll(ctx).Err())
+		}
+		return err
+	}
+}
+
+func TestAStoreThatIsLostWithinAPassIsRebuiltAllTheSame(t *testing.T) {
+	there := func(cmd []any) bool { return cmd[0] == "get" && cmd[1] == "greenroom:adopted" }
+	calls := func(name string) func(cmd []any) bool {
+		return func(cmd []any) bool { return slices.Contains(cmd, any(name)) }
+	}
+	for _, test := range []struct {
+		name  string
+		after func(cmd []any) bool
+		want  string // revision that is offered then
+	}{
+		{"when it was found to be there", there, "r1"},
+		{"when it was found to be there for a new revision", there, "r2"},
+		{"when a revision comes into force", calls("adopt"), "r2"},
+		{"when the revision has come into force", func(cmd []any) bool { return cmd[0] == "set" && cmd[1] == "greenroom:adopted" }, "r2"},
+		{"when a slot was taken", calls("slot"), "r2"},
+		{"when a guest was put on record", calls("create"), "r2"},
+		{"when a shard was locked", calls("lock"), "r2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := openHouse(t)
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2)})
+			machines := map[string]int{}
+			for _, g := range h.shelved(2) {
+				machines[g.Name] = g.Incarnation
+			}
+			l := &loss{rdb: h.rdb, after: test.after}
+			h.rdb.AddHook(l)
+			l.armed.Store(true)
+			warm := 2
+			if test.want == "r2" {
+				warm = 3
+				h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", warm)})
+			}
+			h.loop.Wake()
+			h.until("the guests are quarantined as they were", func() bool {
+				kept := 0
+				for _, g := range h.guests(t.Context()) {
+					if machines[g.Name] == g.Incarnation && g.State == lease.Quarantined && g.Host != "" {
+						kept++
+					}
+				}
+				return kept == len(machines)
+			})
+			if l.armed.Load() {
+				t.Error("the store was not lost")
+			}
+			h.shelvedBeside(warm, lease.Quarantined)
+			h.endQuarantine()
+		})
 	}
 }

@@ -13,14 +13,17 @@ import (
 )
 
 // rebuild puts every guest that Terraform's state knows back on record when the store has been lost: quarantined, because
-// anybody may still hold it. It is all or nothing: nothing is written before every shard could be read whole, which a run
-// that is under way delays, and the store counts as empty until a fleet is in force again.
+// anybody may still hold it. It is all or nothing: no guest is written before every shard could be read whole, which a run
+// that is under way delays, and the store counts as empty until a fleet is in force again, which it can't be where it was lost once more.
 func (l *Loop) rebuild(ctx context.Context, empty bool) error {
 	if !empty && l.ready {
 		return nil
 	}
 	metas, err := l.readMetas()
 	if err != nil || !empty {
+		return err
+	}
+	if err := l.o.Store.Open(ctx); err != nil {
 		return err
 	}
 	found := make([]inventory, 0, len(metas))

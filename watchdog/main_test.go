@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -114,7 +115,7 @@ func newYard(t testing.TB, pool specs.Pool, caches ...*specs.Cache) *yard {
 	store.Client().AddHook(outage{&y.away})
 	y.client = store.Client()
 	y.Store = lease.New(y.client, lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
-	if err := y.Adopt(t.Context(), y.fleet); err != nil {
+	if err := errors.Join(y.Open(t.Context()), y.Adopt(t.Context(), y.fleet)); err != nil {
 		t.Fatal(err)
 	}
 	return y

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,7 +84,7 @@ func (l *lab) fill(ctx context.Context, r *redisServer, s shelf) (dir string, er
 		return "", diags
 	}
 	store := lease.New(r.rdb, lease.Options{})
-	if err := store.Adopt(ctx, fleet); err != nil {
+	if err := errors.Join(store.Open(ctx), store.Adopt(ctx, fleet)); err != nil {
 		return "", err
 	}
 	if err := store.SetPause(ctx, "null", &lease.Pause{By: "bench", Since: time.Now()}); err != nil {

@@ -83,6 +83,7 @@ func newYard(t *testing.T, cache specs.Cache) *yard {
 	t.Cleanup(func() { y.must(store.Close()) })
 	store.Client().AddHook(outage{&y.away})
 	y.Store = lease.New(store.Client(), lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
+	y.must(y.Open(t.Context()))
 	y.must(y.Adopt(t.Context(), y.fleet))
 	return y
 }

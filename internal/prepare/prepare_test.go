@@ -147,6 +147,7 @@ func TestWhereTheSpecHasNoScriptAnyMoreTheGuestIsShelved(t *testing.T) {
 	y.spawn()
 	y.boot("ci", y.machine())
 	y.fleet.Caches[0].Prepare = specs.Script{}
+	y.must(y.Open(t.Context()))
 	y.must(y.Adopt(t.Context(), y.fleet))
 	y.run(Options{})
 	y.awaits(lease.Shelved)

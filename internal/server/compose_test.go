@@ -118,7 +118,7 @@ func TestASecondServerOnAStateDirectoryRefusesAndNamesTheFirst(t *testing.T) {
 func TestAnEndAnswersLongPollsAndFreesTheAddress(t *testing.T) {
 	s := startServer(t, Options{})
 	await(t, func() bool { return s.parts.Outage() == nil })
-	if err := s.parts.Store.Adopt(t.Context(), testFleet()); err != nil {
+	if err := errors.Join(s.parts.Store.Open(t.Context()), s.parts.Store.Adopt(t.Context(), testFleet())); err != nil {
 		t.Fatal(err)
 	}
 	c := s.client(t, client.Options{Addr: s.socket(), Retry: -1})

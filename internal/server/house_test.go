@@ -143,6 +143,7 @@ func newHouse(t *testing.T, rdb redis.UniversalClient) *house {
 	changes := &Changes{}
 	h.store = lease.New(rdb, lease.Options{Notify: changes.tell})
 	h.must(h.store.Sweep(t.Context()))
+	h.must(h.store.Open(t.Context()))
 	h.must(h.store.Adopt(t.Context(), testFleet()))
 	tokens, err := OpenTokens(t.TempDir(), time.Now)
 	h.must(err)
@@ -183,6 +184,7 @@ func (h *house) serveAgain() {
 func (h *house) forget(g lease.Guest) {
 	h.t.Helper()
 	h.must(h.rdb.FlushDB(h.t.Context()).Err())
+	h.must(h.store.Open(h.t.Context()))
 	h.must(h.store.Adopt(h.t.Context(), testFleet()))
 	h.must(h.store.Found(h.t.Context(), g, lease.Machine{ID: g.ID, Host: g.Host, Port: g.Port, User: g.User, HostKey: g.HostKey}, time.Now().Add(time.Hour)))
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,7 +34,7 @@ func benchmarkScrape(b *testing.B, rdb redis.UniversalClient) {
 	const guests = 10_000
 	store := lease.New(rdb, lease.Options{})
 	fleet := wideFleet(20, 40, guests)
-	if err := store.Adopt(b.Context(), fleet); err != nil {
+	if err := errors.Join(store.Open(b.Context()), store.Adopt(b.Context(), fleet)); err != nil {
 		b.Fatal(err)
 	}
 	populate(b, store, fleet, guests)

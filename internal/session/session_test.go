@@ -54,6 +54,7 @@ func newHouse(t *testing.T) *house {
 	key, _, err := ssh.NewEphemeral()
 	must(t, err)
 	must(t, h.store.Sweep(t.Context()))
+	must(t, h.store.Open(t.Context()))
 	must(t, h.store.Adopt(t.Context(), fleet))
 	api := server.Handler(server.Parts{Store: h.store, Tokens: tokens, Log: slog.New(slog.DiscardHandler), Authority: ssh.Authority{Key: key}})
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -150,6 +150,7 @@ func newHouse(t *testing.T) *house {
 	h.store = lease.New(leasetest.Embedded(t), lease.Options{Notify: func(c lease.Change) { feed.Notify(c) }})
 	feed = server.NewFeed(h.store, h.clock, h.closing)
 	must(t, h.store.Sweep(t.Context()))
+	must(t, h.store.Open(t.Context()))
 	must(t, h.store.Adopt(t.Context(), testFleet()))
 	listener := httptest.NewServer(server.Handler(server.Parts{
 		Store: h.store, Reconciler: h.loop, Prober: h.dog, Plans: h.keeper, Tokens: h.tokens, Feed: feed,

@@ -46,6 +46,7 @@ func newHouse(t *testing.T, ttl time.Duration) *house {
 		}},
 	}
 	h.must(h.store.Sweep(t.Context()))
+	h.must(h.store.Open(t.Context()))
 	h.must(h.store.Adopt(t.Context(), fleet))
 	tokens, err := server.OpenTokens(t.TempDir(), time.Now)
 	h.must(err)

@@ -1,13 +1,15 @@
 -- create.lua: put a guest on record in this cache, in state planned; or, with fields of an existing machine, as found again.
 -- ARGV   1 name  2 pool  3 slot  4 incarnation  5 max of the cache  6 actor  7 state (planned, preparing, quarantined)
 --        8 until ms (quarantined only)  9... further fields, in pairs, of which the first two are cache and shard
--- Result ok, guest, lease that it was handed to  |  full | conflict (another machine of that name is on record)
--- Invariant: the guests on record are never more than max. Found ones are exempt: they exist already.
+-- Result ok, guest, lease that it was handed to  |  full | conflict (another machine of that name is on record) | no_policy
+-- Invariant: the guests on record are never more than max, and none comes where no fleet is in force. Found ones are exempt: they
+-- exist already.
 local g = guest_of(ARGV[1])
 if g then
   if g.incarnation ~= ARGV[4] or g.shard ~= ARGV[12] then return { 'conflict' } end
   return { 'ok', redis.call('HGETALL', guest_key(g.name)), '' }
 end
+if ARGV[7] ~= 'quarantined' and not policy() then return { 'no_policy' } end
 if ARGV[7] ~= 'quarantined' and redis.call('SCARD', base .. ':guests') >= tonumber(ARGV[5]) then return { 'full' } end
 redis.call('SADD', base .. ':guests', ARGV[1])
 redis.call('SADD', base .. ':pools', ARGV[2])

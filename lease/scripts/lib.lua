@@ -113,19 +113,17 @@ local function guest_of(name) return hash(guest_key(name)) end
 -- Writing a text is one long concatenation, because that is what Lua is quickest at.
 local a_line = '([^\n]*)\n'
 local wish_pattern = '^' .. string.rep(a_line, 8)
-local lease_pattern = '^' .. string.rep(a_line, 22) .. '(.*)$'
+local lease_pattern = '^' .. string.rep(a_line, 14) .. '()' .. string.rep(a_line, 8)
 
 -- lease_of reads a lease into a table, with the text itself, or returns nil.
 local function lease_of(id)
   local text = redis.call('GET', lease_key(id))
   if not text then return nil end
-  local phase, ended, how, outcome, owner, guest, incarnation, granted, deadline, cap, source, hit, wait_until, created,
-    _, holder, pools, ttl, cap_ms, patience, idem, fingerprint, public_key = string.match(text, lease_pattern)
-  return { text = text, id = id, phase = phase, ended = ended, how = how, outcome = outcome, owner = owner, guest = guest,
-    incarnation = incarnation, granted = granted, deadline = deadline, cap = cap, source = source, hit = hit, wait_until = wait_until,
-    created = created, holder = holder, pools = pools, ttl = ttl, cap_ms = cap_ms, patience = patience, idem = idem,
-    fingerprint = fingerprint, wish = id .. '\n' .. holder .. '\n' .. pools .. '\n' .. ttl .. '\n' .. cap_ms .. '\n' .. patience .. '\n'
-      .. idem .. '\n' .. fingerprint .. '\n' .. public_key }
+  local phase, _, how, _, owner, guest, incarnation, granted, deadline, cap, source, hit, wait_until, created, at,
+    _, holder, pools, ttl, cap_ms, patience, _, fingerprint = string.match(text, lease_pattern)
+  return { text = text, id = id, phase = phase, how = how, owner = owner, guest = guest, incarnation = incarnation, granted = granted,
+    deadline = deadline, cap = cap, source = source, hit = hit, wait_until = wait_until, created = created, holder = holder, pools = pools,
+    ttl = ttl, cap_ms = cap_ms, patience = patience, fingerprint = fingerprint, wish = string.sub(text, at) }
 end
 
 -- write_lease writes a lease that is not over: its phase has six letters, and three empty lines follow it.
@@ -139,11 +137,6 @@ end
 local function held_by(text)
   local first = string.find(text, '\n', 11, true)
   return string.sub(text, 11, first - 1), string.sub(text, first + 1, string.find(text, '\n', first + 1, true) - 1)
-end
-
--- address_of reads a guest as the results have it for its holder: 1 incarnation  2 lease  3 address  4 health.
-local function address_of(name)
-  return redis.call('HMGET', guest_key(name), 'incarnation', 'lease', 'address', 'health')
 end
 
 -- The settings, and what is known of shelves and queues, are read once for all calls; what changes them forgets them.
@@ -368,17 +361,17 @@ end
 
 local function may(owner_of, owner, admin) return admin == '1' or owner_of == owner end
 
--- view is the result that a lease is: code, lease, place in line, extra, again, and, while it is active, its guest.
+-- view is the result that a lease is: code, lease, place in line, extra, again, and, while it has a guest: that one's address, health.
 local function view(code, id, extra, again)
   local text = redis.call('GET', lease_key(id))
-  local phase, place, address = string.sub(text, 1, 6), 0, ''
+  local phase, place, address, health = string.sub(text, 1, 6), 0, '', ''
   if phase == 'queued' then place = (redis.call('ZRANK', base .. ':queue', id) or -1) + 1 end
   if phase == 'active' then
     local _, guest = held_by(text)
-    address = address_of(guest)
-    if address[2] ~= id then address = '' end
+    local has = redis.call('HMGET', guest_key(guest), 'lease', 'address', 'health')
+    if has[1] == id then address, health = has[2] or '', has[3] or '' end
   end
-  return { code, text, place, extra or '', again or '', address }
+  return { code, text, place, extra or '', again or '', address, health }
 end
 
 local calls = {}
