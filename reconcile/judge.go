@@ -138,7 +138,7 @@ func (l *Loop) waitingPool(name string, p *poolState, s Snapshot, brake string) 
 	b := l.breaker(l.recipes[name].module)
 	switch {
 	case p.paused != nil:
-		return verdict{"Paused", fmt.Sprintf("paused by %s at %s: %s", p.paused.By, p.paused.Since.Format(time.RFC3339), p.paused.Reason)}
+		return verdict{"Paused", strings.TrimSuffix(fmt.Sprintf("paused by %s: %s", p.paused.By, p.paused.Reason), ": ")}
 	case brake != "":
 		return verdict{"WatchdogBrake", brake}
 	case b.until.After(s.Now):

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/leasetest"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
@@ -209,5 +211,26 @@ func TestAPassWaitsOnlyForWhatTheLastOneHasCost(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestAPausedPoolSaysWhoPausedItAndWhy(t *testing.T) {
+	l, store, _, _ := ticking(t, cold(1))
+	for reason, want := range map[string]string{"moving racks": "paused by bob: moving racks", "": "paused by bob"} {
+		if err := store.SetPause(t.Context(), "paaa", &lease.Pause{By: "bob", Reason: reason}); err != nil {
+			t.Fatal(err)
+		}
+		l.Wake()
+		if err := l.tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		st, err := l.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(st.Pools[0].Conditions, func(c condition.Condition) bool { return c.Reason == "Paused" })
+		if i < 0 || st.Pools[0].Conditions[i].Message != want {
+			t.Errorf("want %q in %+v", want, st.Pools[0].Conditions)
+		}
 	}
 }
