@@ -370,22 +370,34 @@ func (s *Store) draw(ctx context.Context, g Guest, cache *specs.Cache) (Guest, e
 	moved.Cache, moved.State, moved.Reason = cache.Name, Preparing, "drawn"
 	after, handed, err := s.create(ctx, moved, cache.Max, "id", g.ID, "address", addressOf(g.Host, g.Port, g.User, g.HostKey),
 		"attributes", string(g.Attributes), "reset", flag(g.Reset), "born", millis(g.Born), "drawn", "1")
-	if err != nil {
-		none := ""
-		_, undo := s.Move(ctx, system, Step{Guest: g, From: []State{Preparing}, To: Shelved, Reason: "draw failed", claim: &none})
-		return Guest{}, errors.Join(err, undo)
+	switch {
+	case errors.Is(err, ErrFull), errors.Is(err, ErrConflict):
+		return Guest{}, errors.Join(err, s.undraw(ctx, g))
+	case err != nil: // it may be on record there, and even leased: Mend goes on with it
+		return Guest{}, err
 	}
 	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	if err := s.rdb.HSet(tctx, s.base(g.Pool)+":slots", g.Slot, cache.Name).Err(); err != nil {
 		return after, outage(err)
 	}
-	// The slot stays taken, so the old record goes without freeing it.
-	_, err = s.run(ctx, "move", g.Pool, g.Name, g.Incarnation, string(Preparing), string(Gone), system.Name, "", "drawn into "+cache.Name, "", 0)
 	if handed != "" {
 		s.announce(ctx, cache.Name, handed)
 	}
-	return after, asGuest(err)
+	return after, s.drawn(ctx, g)
+}
+
+// undraw puts a spare back that was not put on record in the cache that it was to go to.
+func (s *Store) undraw(ctx context.Context, g Guest) error {
+	none := ""
+	_, err := s.Move(ctx, system, Step{Guest: g, From: []State{Preparing}, To: Shelved, Reason: "draw failed", claim: &none})
+	return err
+}
+
+// drawn takes the old record of a spare away, whose slot is its new cache's now and stays taken.
+func (s *Store) drawn(ctx context.Context, g Guest) error {
+	_, err := s.run(ctx, "move", g.Pool, g.Name, g.Incarnation, string(Preparing), string(Gone), system.Name, "", "drawn into "+g.Run, "", 0)
+	return asGuest(err)
 }
 
 // Mend finishes what a crash left half done in a pool: spares on their way into a cache, slots without a guest.
@@ -402,13 +414,7 @@ func (s *Store) Mend(ctx context.Context, pool string) error {
 	}
 	for _, g := range guests {
 		if g != nil {
-			if c := s.Fleet().Cache(g.Run); c != nil {
-				_, err = s.draw(ctx, *g, c)
-			} else {
-				none := ""
-				_, err = s.Move(ctx, system, Step{Guest: *g, From: []State{Preparing}, To: Shelved, claim: &none})
-			}
-			if err != nil {
+			if err := s.goOn(ctx, *g); err != nil {
 				return err
 			}
 		}
@@ -416,6 +422,55 @@ func (s *Store) Mend(ctx context.Context, pool string) error {
 	for _, slot := range missing {
 		if err := s.freeSlot(ctx, pool, slot); err != nil {
 			return err
+		}
+	}
+	return s.mendDrawn(ctx, pool)
+}
+
+// goOn brings a spare to the cache that it was on its way to, or back where that is not in force any more and has it not.
+func (s *Store) goOn(ctx context.Context, g Guest) error {
+	cache := s.Fleet().Cache(g.Run)
+	if cache == nil {
+		tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+		defer cancel()
+		there, err := s.rdb.Exists(tctx, s.base(g.Run)+":guest:"+g.Name).Result()
+		if err != nil {
+			return outage(err)
+		}
+		if there == 0 {
+			return s.undraw(ctx, g)
+		}
+		cache = &specs.Cache{Name: g.Run}
+	}
+	_, err := s.draw(ctx, g, cache)
+	return err
+}
+
+// mendDrawn takes away the old records of spares that have come into their cache, slot and all: no slot leads to them any more.
+func (s *Store) mendDrawn(ctx context.Context, pool string) error {
+	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	names, err := s.rdb.ZRange(tctx, s.base(pool)+":in:"+pool+":"+string(Preparing), 0, -1).Result()
+	if err != nil {
+		return outage(err)
+	}
+	for some := range slices.Chunk(names, readBatch) {
+		keys := make([]string, len(some))
+		for i, name := range some {
+			keys[i] = s.base(pool) + ":guest:" + name
+		}
+		guests, err := s.readGuests(tctx, keys, words{})
+		if err != nil {
+			return err
+		}
+		for _, g := range guests {
+			in, err := s.cacheOf(ctx, pool, g.Slot)
+			if err == nil && g.Drawing() && in != pool {
+				err = s.drawn(ctx, g)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -270,3 +271,97 @@ func TestAStoreThatIsLostTakesNothingNewBeforeItIsOpenedAgain(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// spares is the cache that a pool has under its own name.
+func spares() *specs.Cache {
+	return &specs.Cache{
+		Name: "local", Invisible: true, Pools: []string{"local"}, Size: 4, Max: 8, Enabled: true,
+		Lease: specs.Lease{TTL: time.Minute, Max: time.Hour}, Reuse: specs.Reuse{Uses: 1},
+	}
+}
+
+// cut makes the next script that has all of certain arguments end without an answer: before it was carried out, or after.
+func cut(rdb redis.UniversalClient, carriedOut bool, arguments ...string) {
+	armed := true
+	rdb.AddHook(hook{process: func(next redis.ProcessHook) redis.ProcessHook {
+		return func(ctx context.Context, cmd redis.Cmder) error {
+			missing := func(argument string) bool { return !slices.Contains(cmd.Args(), any(argument)) }
+			if !armed || slices.ContainsFunc(arguments, missing) {
+				return next(ctx, cmd)
+			}
+			if armed = false; carriedOut {
+				_ = next(ctx, cmd)
+			}
+			cmd.SetErr(os.ErrDeadlineExceeded)
+			return os.ErrDeadlineExceeded
+		}
+	}})
+}
+
+func TestADrawWhoseAnswerIsLostGivesAGuestToOneHolder(t *testing.T) {
+	for name, fleet := range map[string]func(*specs.Fleet){
+		"the cache stays":                  func(*specs.Fleet) {},
+		"the cache is removed before Mend": func(f *specs.Fleet) { f.Revision, f.Caches = "r2", f.Caches[1:] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+				b := open(t, rdb, ci(), spares())
+				g := b.shelf("local", 1)[0]
+				cut(rdb, true, "create")
+				if _, err := b.Draw(t.Context(), g, b.fleet.Cache("ci")); !errors.Is(err, lease.ErrUnavailable) {
+					t.Fatalf("want ErrUnavailable, got %v", err)
+				}
+				one := b.acquire(lease.Request{Cache: "ci"})
+				changed := *b.fleet
+				fleet(&changed)
+				b.must(b.Adopt(t.Context(), &changed))
+				b.must(b.Mend(t.Context(), "local"))
+				two, err := b.Acquire(t.Context(), admin, lease.Request{})
+				if !errors.Is(err, lease.ErrNoneReady) {
+					t.Errorf("%s has %s, and so has %s: %v", one.ID, one.Guest, two.ID, err)
+				}
+				if left, err := b.CacheGuests(t.Context(), "local"); err != nil || len(left) > 0 {
+					t.Errorf("the old record is left: %v, %v", left, err)
+				}
+			})
+		})
+	}
+}
+
+func TestADrawThatIsCutShortAtItsEndLeavesNoRecord(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci(), spares())
+		g := b.shelf("local", 1)[0]
+		cut(rdb, false, "move", "gone")
+		if _, err := b.Draw(t.Context(), g, b.fleet.Cache("ci")); !errors.Is(err, lease.ErrUnavailable) {
+			t.Fatalf("want ErrUnavailable, got %v", err)
+		}
+		b.must(b.Mend(t.Context(), "local"))
+		if left, err := b.CacheGuests(t.Context(), "local"); err != nil || len(left) > 0 {
+			t.Errorf("the old record is left: %v, %v", left, err)
+		}
+		now, err := b.Guest(t.Context(), g.Name)
+		b.must(err)
+		b.must(b.Remove(t.Context(), b.claim(now, lease.Retiring, "run"), "run", "excess"))
+		if _, err := b.Plan(t.Context(), b.fleet.Pool("local"), b.fleet.Cache("local"), "s1", "d1", false); err != nil {
+			t.Errorf("the next spare: %v", err)
+		}
+	})
+}
+
+func TestARequestIsNotAbandonedBeforeTheFirstSweepAfterATimeAway(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.shelf("ci", 1)
+		first, queued := b.acquire(lease.Request{}), b.acquire(lease.Request{Wait: lease.Forever})
+		away := time.Now().Add(-time.Hour)
+		b.must(rdb.Set(t.Context(), b.key("swept"), away.UnixMilli(), 0).Err())
+		b.must(rdb.ZAdd(t.Context(), b.key("patience"), redis.Z{Score: float64(away.Add(time.Minute).UnixMilli()), Member: queued.ID}).Err())
+		if _, err := b.Release(t.Context(), alice, first.ID, lease.Release{}); err != nil {
+			t.Fatal(err)
+		}
+		if l := b.look(queued.ID); l.Phase != lease.Active {
+			t.Errorf("it is %s (%s)", l.Phase, l.How)
+		}
+	})
+}

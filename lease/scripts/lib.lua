@@ -278,16 +278,18 @@ local function grant(l, g, source, hit)
   move(g, 'leased', l.holder, '', '', 'uses', tonumber(g.uses or '0') + 1)
 end
 
--- hand_over gives g to the first request in line that it satisfies; requests that nobody asks for any more lapse.
+-- hand_over gives g to the first request in line that it satisfies; requests that nobody asks for any more lapse: those that had
+-- lapsed when the caches were last swept, for what has lapsed since may be due to a time away, which the next sweep sees.
 -- Returns the lease id, or nil when nobody waits.
 local function hand_over(g, p, source)
   if waiting(g.pool) == 0 or not enabled(p) then return nil end
+  local swept = math.min(now, tonumber(redis.call('GET', base .. ':swept') or '0'))
   while true do
     local id = redis.call('ZRANGE', base .. ':queue:' .. g.pool, 0, 0)[1]
     if not id then return nil end
     local l = lease_of(id)
     local patience = tonumber(redis.call('ZSCORE', base .. ':patience', id) or '0')
-    if l and patience >= now then
+    if l and patience >= swept then
       leave_queue(l)
       grant(l, g, source, false)
       return id
