@@ -123,8 +123,14 @@ func (y *yard) machine() lease.Machine {
 // boot puts a guest on record that has been seen alive.
 func (y *yard) boot(cache string, m lease.Machine) lease.Guest {
 	y.t.Helper()
+	return y.bootOf("p", cache, m)
+}
+
+// bootOf is boot for a guest of any pool.
+func (y *yard) bootOf(pool, cache string, m lease.Machine) lease.Guest {
+	y.t.Helper()
 	ctx := y.t.Context()
-	g, err := y.Plan(ctx, y.fleet.Pools[0], y.fleet.Cache(cache), "s1", "d1", false)
+	g, err := y.Plan(ctx, y.fleet.Pool(pool), y.fleet.Cache(cache), "s1", "d1", false)
 	y.must(err)
 	g, err = y.Claim(ctx, g, lease.Provisioning, "run1", "", 0)
 	y.must(err)

@@ -24,7 +24,7 @@ var system = lease.Caller{Name: "prepare", Role: lease.System}
 type Options struct {
 	Store   *lease.Store
 	Signer  ssh.Signer    // the server's key, which guests are born to trust
-	Workers int           // most scripts at once; default 32
+	Workers int           // most scripts at once, of one pool at most half of them (at least 1); default 32
 	Prepare time.Duration // deadline of a prepare script; default 10m
 	Reset   time.Duration // deadline of a reset script; default 2m
 	Reach   time.Duration // how long a guest may refuse to be connected to; default 1m
@@ -49,7 +49,7 @@ func New(o Options) (*Preparer, error) {
 	o.Reach = cmp.Or(o.Reach, time.Minute)
 	o.Look = cmp.Or(o.Look, time.Minute)
 	o.Log = cmp.Or(o.Log, slog.Default())
-	return &Preparer{o: o, queue: newQueue()}, nil
+	return &Preparer{o: o, queue: newQueue(max(1, o.Workers/2))}, nil
 }
 
 // Notify tells the preparer of a change in the store. It never blocks.

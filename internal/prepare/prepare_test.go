@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +72,48 @@ func TestAGuestThatCannotBeReachedTaints(t *testing.T) {
 	if g := y.awaits(lease.Tainted); !strings.Contains(g.Evidence, "could not be reached for 300ms") || !strings.Contains(g.Evidence, "refused") {
 		t.Errorf("evidence %q", g.Evidence)
 	}
+}
+
+// silent is an address that takes connections and never says a word. taken counts them.
+func (y *yard) silent() (port int, taken *atomic.Int32) {
+	y.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	y.must(err)
+	taken = new(atomic.Int32)
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			taken.Add(1)
+		}
+	})
+	y.t.Cleanup(func() { _ = listener.Close(); all.Wait() })
+	return listener.Addr().(*net.TCPAddr).Port, taken
+}
+
+func TestAPoolWhoseGuestsHangKeepsNoOtherWaiting(t *testing.T) {
+	const workers = 4
+	y := newYard(t, specs.Cache{Prepare: shell("exit 0")})
+	hung := *y.fleet.Caches[0]
+	hung.Name, hung.Pools = "hung", []string{"bad"}
+	y.fleet.Pools = append(y.fleet.Pools, &specs.Pool{Name: "bad", Max: 5})
+	y.fleet.Caches = append(y.fleet.Caches, &hung)
+	y.must(y.Adopt(t.Context(), y.fleet))
+	y.spawn()
+	m := y.machine()
+	var taken *atomic.Int32
+	m.Port, taken = y.silent()
+	y.run(Options{Workers: workers, Reach: time.Hour, Look: time.Hour})
+	for range workers {
+		y.bootOf("bad", "hung", m)
+	}
+	y.eventually("half of the workers hang", func() bool { return taken.Load() >= workers/2 })
+	y.boot("ci", y.machine())
+	y.awaits(lease.Shelved)
 }
 
 func TestAnotherHostKeyTaintsAtOnce(t *testing.T) {
