@@ -215,7 +215,7 @@ func (f *Feed) moved(e *entry, since time.Time) bool {
 		return false
 	}
 	e.Time, e.Incarnation, e.From, e.Reason, e.Detail = h.Time, h.Incarnation, h.From, h.Reason, cut(h.Detail)
-	if e.To != lease.Leased || h.From == lease.Leased { // else the actor is a holder
+	if !byHolder(h) {
 		e.By = h.Actor
 	}
 	return !f.known(e.Event)
@@ -308,11 +308,25 @@ func (f *Feed) publish(e entry) {
 	}
 }
 
+// mayKnow tells whether who may know a lease of owner: its id, and who holds it.
+func mayKnow(who lease.Caller, owner string) bool {
+	return who.Role == lease.Admin || who.Role == lease.System || owner != "" && owner == who.Owner
+}
+
+// byHolder tells the entries of a history whose actor may be the holder of a lease: its grant and its end. A guest that stays
+// leased was handed on, or ordered to be replaced, which has a reason.
+func byHolder(h lease.Event) bool {
+	if h.From == lease.Leased && h.To == lease.Leased {
+		return h.Reason == ""
+	}
+	return h.From == lease.Leased || h.To == lease.Leased
+}
+
 // seenBy returns the event as who may see it; false: not at all.
 func (e entry) seenBy(who lease.Caller) (client.Event, bool) {
 	out := e.Event
 	all := who.Role == lease.Admin || who.Role == lease.System
-	own := e.holder != "" && e.holder == who.Owner
+	own := mayKnow(who, e.holder)
 	switch {
 	case all:
 		return out, true

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -62,12 +63,36 @@ func (a *api) listEvents(ctx context.Context, who lease.Caller, r request[none])
 	if err == nil && len(events) == 0 {
 		_, err = a.Store.Guest(ctx, r.path("guest"))
 	}
-	if who.Role != lease.Admin {
-		for i := range events {
-			events[i].Lease, events[i].Detail = "", ""
-		}
+	if err == nil && who.Role != lease.Admin {
+		err = a.veil(ctx, who, events)
 	}
 	return answer{body: map[string]any{"events": events}}, err
+}
+
+// veil leaves out of a history what only admins may see, and of its leases what is only for their owners: as the feed does.
+func (a *api) veil(ctx context.Context, who lease.Caller, events []lease.Event) error {
+	leases := map[string]lease.Lease{}
+	for i := range events {
+		e := &events[i]
+		e.Detail = ""
+		l, known := leases[e.Lease]
+		if e.Lease != "" && !known {
+			var err error
+			l, err = a.Store.Get(ctx, lease.Caller{Name: "history", Role: lease.System}, e.Lease)
+			if err != nil && !errors.Is(err, lease.ErrUnknownLease) {
+				return err
+			}
+			leases[e.Lease] = l // the zero value, nobody's: it is not kept any more
+		}
+		if mayKnow(who, l.Owner) {
+			continue
+		}
+		e.Lease = ""
+		if byHolder(*e) && (l.Holder == "" || e.Actor == l.Holder) {
+			e.Actor = ""
+		}
+	}
+	return nil
 }
 
 func (a *api) taint(ctx context.Context, who lease.Caller, r request[client.Reason]) (answer, error) {

@@ -107,6 +107,38 @@ func TestAGuestIsHeldNoLongerThanItsCacheAllows(t *testing.T) {
 	})
 }
 
+func TestAHistoryTellsTheHolderOfALeaseToItsOwnerAndAdminsOnly(t *testing.T) {
+	eachHouse(t, func(h *house) {
+		g := h.shelve("ci")
+		for _, token := range []string{h.admin, h.user} {
+			l := h.acquire(token, client.Request{Cache: "ci"})
+			ask[client.Lease](h, 200, sent{token: token, method: "DELETE", path: "/v1/leases/" + l.ID})
+		}
+		l := h.acquire(h.user, client.Request{Cache: "ci"})
+		ask[client.Ordered](h, 202, sent{token: h.admin, method: "POST", path: "/v1/guests/" + g.Name + "/taint", body: client.Reason{Reason: "smells"}})
+		ask[client.Lease](h, 200, sent{token: h.admin, method: "DELETE", path: "/v1/leases/" + l.ID})
+		for token, want := range map[string][]string{
+			h.admin:    {"root lease", "root lease", "jenkins lease", "jenkins lease", "jenkins lease", "root lease", "root lease"},
+			h.user:     {"root lease", "root lease", "jenkins lease", "jenkins lease", "jenkins lease", " ", " "},
+			h.stranger: {"root ", "root ", " ", " ", " ", " ", " "}, // an admin has condemned it, and ended its lease
+		} {
+			events := ask[struct{ Events []lease.Event }](h, 200, sent{token: token, method: "GET", path: "/v1/guests/" + g.Name + "/events?n=7"}).Events
+			seen := []string{}
+			for _, e := range events {
+				seen = append(seen, e.Actor+" "+map[bool]string{true: "lease"}[e.Lease != ""])
+			}
+			if diff := cmp.Diff(want, seen); diff != "" {
+				t.Errorf("the newest first: %s", diff)
+			}
+		}
+		h.must(h.rdb.Del(h.t.Context(), "greenroom:{ci}:lease:"+l.ID).Err())
+		gone := ask[struct{ Events []lease.Event }](h, 200, sent{token: h.user, method: "GET", path: "/v1/guests/" + g.Name + "/events?n=3"}).Events
+		if gone[0].Actor != "" || gone[1].Actor != "root" || gone[2].Actor != "" || gone[0].Lease+gone[2].Lease != "" {
+			t.Errorf("of a lease that is not kept any more, whose nobody knows: %+v", gone)
+		}
+	})
+}
+
 func TestAProbeByHandTellsWhatItSaw(t *testing.T) {
 	h := newHouse(t, leasetest.Embedded(t))
 	g := h.shelve("ci")

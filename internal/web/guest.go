@@ -47,7 +47,7 @@ type step struct {
 
 // held is one lease of a machine.
 type held struct {
-	Holder   string
+	Holder   string    // as far as the visitor may see it
 	From, To time.Time // a zero To: it goes on
 	Outcome  string    // as far as the visitor may see it
 	Then     lease.State

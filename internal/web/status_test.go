@@ -218,7 +218,7 @@ func TestAGuestTellsItsHistory(t *testing.T) {
 	}{
 		{h.admin.Secret, []string{"address root@192.0.2.8:2222", "dial tcp 192.0.2.7:2222: connection refused", "released: fail"}, nil},
 		{h.user.Secret, []string{"address root@192.0.2.8:2222"}, []string{"connection refused", "released: fail", "Actions"}},
-		{h.stranger.Secret, []string{"It is shelved."}, []string{"192.0.2", "address", "connection refused", "released: fail", "Actions"}},
+		{h.stranger.Secret, []string{"It is shelved."}, []string{"192.0.2", "address", "connection refused", "released: fail", "Actions", "bob"}},
 	} {
 		_, page := h.as(c.token, "/guests/local-2")
 		page.says(t, append(c.says, "local-2.2 the current machine", "local-2.1 replaced: dead", "tainted: dead for", "by alice", "cache ci", "pool local, shard local-1234-1", "Lease of From To")...)
