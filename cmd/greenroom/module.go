@@ -30,7 +30,7 @@ func newModuleTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test DIR",
 		Short: "Make, replace and destroy two real guests of the module in DIR, and check each step",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactArgs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := filepath.Abs(args[0])
 			if err != nil {
