@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile/plan"
 )
 
 func newCache() *cobra.Command {
@@ -41,7 +43,7 @@ func cacheTable(w *tabwriter.Writer, caches []client.Cache) {
 }
 
 func enabled(c client.Cache) string {
-	text := map[bool]string{true: "yes", false: "no"}[c.Enabled]
+	text := yes(c.Enabled)
 	if c.Override != nil {
 		text += ", by " + c.Override.By
 	}
@@ -60,9 +62,10 @@ func cacheDetails(w *tabwriter.Writer, c client.Cache) {
 	if o := c.Override; o != nil {
 		until := "until it is taken back with \"greenroom cache reset " + c.Name + "\""
 		if !o.Until.IsZero() {
-			until = "until " + o.Until.Local().Format(time.DateTime)
+			until = "until " + local(o.Until)
 		}
-		fmt.Fprintf(w, "\nOverride by %s %s. %s\n", o.By, until, o.Reason)
+		why := strings.TrimSpace(fmt.Sprintf("Override by %s %s. %s", o.By, until, o.Reason))
+		fmt.Fprintf(w, "\n%s\n", plan.Clean(why))
 	}
 }
 
@@ -84,9 +87,9 @@ func newCacheQueue(at *link) *cobra.Command {
 }
 
 func queueTable(w *tabwriter.Writer, queue []client.Lease) {
-	row(w, "PLACE", "LEASE", "HOLDER", "OWNER", "WAITS SINCE", "UNTIL")
+	row(w, "PLACE", "LEASE", "HOLDER", "OWNER", "WAITS SINCE", "UNTIL", "REASON")
 	for _, l := range queue {
-		row(w, l.Position, l.ID, l.Holder, l.Owner, ago(l.Created), stamp(l.WaitUntil))
+		row(w, l.Position, l.ID, l.Holder, l.Owner, ago(l.Created), local(l.WaitUntil), whyQueued(l))
 	}
 }
 

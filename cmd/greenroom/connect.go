@@ -20,6 +20,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile/plan"
 )
 
 // link is how a command finds its server.
@@ -87,7 +88,7 @@ func (l *link) open(cmd *cobra.Command, patience time.Duration) (*client.Client,
 		said := false
 		o.OnRetry = func(err error) {
 			if !said {
-				fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: %v; trying again for up to %v\n", err, patience)
+				fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: %s; trying again for up to %v\n", plan.Clean(err.Error()), patience)
 			}
 			said = true
 		}
@@ -153,7 +154,7 @@ var hints = map[string]string{
 	"lease_over":     "acquire another",
 	"impossible":     "see labels and capacities with \"greenroom spec show\"",
 	"none_ready":     "leave --wait out to wait in line",
-	"hold_budget":    "release a held guest first, or raise hold { max } in the spec",
+	"hold_budget":    "taint a held guest with \"greenroom guest taint GUEST\", or raise hold { max } in the spec; the lease goes on meanwhile: release it without --hold",
 	"leased":         "release the lease with --hold instead",
 	"last_admin":     "make another one with \"greenroom token create --role admin\" first",
 	"unavailable":    "see \"greenroom status\"",
@@ -199,7 +200,8 @@ func show(cmd *cobra.Command, v any, table func(w *tabwriter.Writer)) error {
 	return w.Flush()
 }
 
-// row writes one line of a table.
+// row writes one line of a table. What the server says may have been written by anybody: control characters are made visible,
+// line ends and tabs, which would break the table, included.
 func row(w *tabwriter.Writer, cells ...any) {
 	for i, c := range cells {
 		if i > 0 {
@@ -208,10 +210,12 @@ func row(w *tabwriter.Writer, cells ...any) {
 		if c == "" {
 			c = "-"
 		}
-		fmt.Fprint(w, c)
+		fmt.Fprint(w, plan.Clean(fmt.Sprint(c)))
 	}
 	fmt.Fprintln(w)
 }
+
+func yes(b bool) string { return map[bool]string{true: "yes", false: "no"}[b] }
 
 // ago writes the time since t for people.
 func ago(t time.Time) string {
@@ -226,6 +230,14 @@ func ago(t time.Time) string {
 		return d.Truncate(time.Minute).String() + " ago"
 	}
 	return max(0, d.Truncate(time.Second)).String() + " ago"
+}
+
+// local writes a time for people.
+func local(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.DateTime)
 }
 
 // wishes are the flags that say what guest is wanted.
@@ -272,9 +284,13 @@ func (w *wishes) request() (client.Request, error) {
 // inLine tells of a new place in line.
 func inLine(cmd *cobra.Command) func(client.Lease) {
 	return func(l client.Lease) {
-		why := strings.TrimPrefix(l.Reason, "you are "+client.Ordinal(l.Position)+": ")
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s in line for cache %s: %s\n", client.Ordinal(l.Position), l.Cache, why)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s in line for cache %s: %s\n", client.Ordinal(l.Position), plan.Clean(l.Cache), plan.Clean(whyQueued(l)))
 	}
+}
+
+// whyQueued is what a request waits for, without its place.
+func whyQueued(l client.Lease) string {
+	return strings.TrimPrefix(l.Reason, "you are "+client.Ordinal(l.Position)+": ")
 }
 
 // exactArgs asks for the arguments that usage names.
@@ -285,7 +301,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			if want == "" {
 				want = "no arguments"
 			}
-			return usage("%s takes %s, and got %d arguments (try %q)", cmd.CommandPath(), want, len(args), cmd.CommandPath()+" --help")
+			return usage("%s takes %s, and got %s (try %q)", cmd.CommandPath(), want, count(len(args), "argument"), cmd.CommandPath()+" --help")
 		}
 		return nil
 	}
@@ -306,6 +322,9 @@ func oneBelow(cmd *cobra.Command, args []string) error {
 	}
 	if len(args) > 0 {
 		return usage("%s has no command %q; it has %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
+	}
+	if len(names) == 1 {
+		return usage("%s needs the command %s", cmd.CommandPath(), names[0])
 	}
 	return usage("%s needs one of the commands %s", cmd.CommandPath(), strings.Join(names, ", "))
 }

@@ -85,7 +85,7 @@ func (e *edit) run(cmd *cobra.Command, args []string) error {
 func (e *edit) check(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0 || e.action == specs.Remove && len(args) > 1:
-		return usage("%s takes %s, and got %d arguments (try %q)", cmd.CommandPath(), strings.TrimPrefix(cmd.Use, string(e.action)+" "), len(args), cmd.CommandPath()+" --help")
+		return usage("%s takes %s, and got %s (try %q)", cmd.CommandPath(), strings.TrimPrefix(cmd.Use, string(e.action)+" "), count(len(args), "argument"), cmd.CommandPath()+" --help")
 	case e.commit && e.dry:
 		return usage("--dry-run writes nothing that --commit could commit; leave one of them out")
 	case cmd.Flags().Changed("message") && (!e.commit || strings.TrimSpace(e.message) == ""):

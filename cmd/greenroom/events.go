@@ -76,7 +76,7 @@ func pastEvents(cmd *cobra.Command, c *client.Client, f client.EventFilter) (int
 // followEvents prints what happens until it is interrupted, which is how following ends.
 func followEvents(cmd *cobra.Command, c *client.Client, f client.EventFilter) error {
 	broken := false
-	say := func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), "greenroom: "+text) }
+	say := func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), "greenroom: "+plan.Clean(text)) }
 	err := c.Follow(cmd.Context(), f, client.Follower{
 		Event: eventPrinter(cmd),
 		Open: func() {
@@ -163,6 +163,6 @@ func eventWhy(e client.Event) string {
 		}
 	}
 	add("%s", e.Reason)
-	add("%s", firstLine(e.Detail))
+	add("%s", oneLine(e.Detail))
 	return plan.Clean(strings.Join(parts, ", "))
 }

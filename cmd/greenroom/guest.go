@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile/plan"
 )
 
 func newGuest() *cobra.Command {
@@ -77,11 +77,11 @@ func guestDetails(w *tabwriter.Writer, g lease.Guest) {
 		{"host key", g.HostKey},
 		{"lease", g.Lease},
 		{"born", ago(g.Born)},
-		{"until", stamp(g.Until)},
+		{"until", local(g.Until)},
 		{"evidence", g.Evidence},
 	} {
 		if kv[1] != "" {
-			row(w, kv[0], strings.ReplaceAll(kv[1], "\n", " / "))
+			row(w, kv[0], joined(kv[1]))
 		}
 	}
 }
@@ -95,14 +95,16 @@ func newGuestEvents(at *link) *cobra.Command {
 			return usage("--number %d, want 1 to 200", n)
 		}
 		ask := func(ctx context.Context, c *client.Client) ([]lease.Event, error) { return c.Events(ctx, args[0], n) }
-		return look(cmd, at, ask, func(w *tabwriter.Writer, events []lease.Event) {
-			row(w, "TIME", "INCARNATION", "CACHE", "FROM", "TO", "BY", "REASON", "DETAIL")
-			for _, e := range events {
-				row(w, e.Time.Local().Format(time.DateTime), e.Incarnation, e.Cache, string(e.From), e.To, e.Actor, e.Reason, firstLine(e.Detail))
-			}
-		})
+		return look(cmd, at, ask, historyTable)
 	}
 	return cmd
+}
+
+func historyTable(w *tabwriter.Writer, events []lease.Event) {
+	row(w, "TIME", "INCARNATION", "CACHE", "FROM", "TO", "BY", "REASON", "DETAIL")
+	for _, e := range events {
+		row(w, local(e.Time), e.Incarnation, e.Cache, string(e.From), e.To, e.Actor, e.Reason, oneLine(e.Detail))
+	}
 }
 
 func newGuestTaint(at *link) *cobra.Command {
@@ -131,7 +133,7 @@ func newGuestProbe(at *link) *cobra.Command {
 				return hinted(err)
 			}
 			text := map[bool]string{true: "alive", false: "not alive"}[p.Alive]
-			err = show(cmd, p, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s: %s\n", p.Guest, text, p.Result) })
+			err = show(cmd, p, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s: %s\n", p.Guest, text, plan.Clean(p.Result)) })
 			if !p.Alive {
 				err = errors.Join(err, &exitError{Code: 1})
 			}

@@ -52,7 +52,7 @@ func poolDetails(w *tabwriter.Writer, p client.Pool) {
 	poolTable(w, []client.Pool{p})
 	row(w)
 	for _, c := range p.Conditions {
-		row(w, string(c.Type), reasoned(c))
+		lines(w, string(c.Type), reasoned(c))
 	}
 	row(w)
 	row(w, "SHARD", "GUESTS", "OUTDATED", "RUN", "FAILURES", "LAST RUN", "CONDITION")
@@ -61,7 +61,7 @@ func poolDetails(w *tabwriter.Writer, p client.Pool) {
 		if s.LastRun != nil {
 			last = s.LastRun.Result + ", " + ago(s.LastRun.Ended)
 		}
-		row(w, s.Shard, s.Guests, s.Outdated, s.Run, s.Failures, last, standing(s.Conditions))
+		row(w, s.Shard, s.Guests, yes(s.Outdated), s.Run, s.Failures, last, standing(s.Conditions))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"greenroom/reconcile/plan"
 )
 
 // exitError ends the command with its own exit code; a nil Err prints nothing.
@@ -76,6 +78,16 @@ func usageCode(cmd *cobra.Command) int {
 	return 2
 }
 
+// complain prints an error. What a server says in one may have been written by anybody: of its control characters only line
+// ends reach the terminal.
+func complain(stderr io.Writer, err error) {
+	lines := strings.Split(strings.ReplaceAll(err.Error(), "\t", "    "), "\n")
+	for i, line := range lines {
+		lines[i] = plan.Clean(line)
+	}
+	fmt.Fprintf(stderr, "greenroom: %s\n", strings.Join(lines, "\n"))
+}
+
 // report prints the error of a command as one line and returns the exit code that belongs to it.
 func report(stderr io.Writer, cmd *cobra.Command, err error) int {
 	if err == nil {
@@ -86,15 +98,15 @@ func report(stderr io.Writer, cmd *cobra.Command, err error) int {
 	case errors.As(err, &exit) && exit.Err == nil:
 		return exit.Code
 	case errors.As(err, &exit):
-		fmt.Fprintf(stderr, "greenroom: %v\n", err)
+		complain(stderr, err)
 		if exit.Code == 2 {
 			return usageCode(cmd)
 		}
 		return exit.Code
 	case strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(stderr, "greenroom: %v\n", err)
+		complain(stderr, err)
 		return 2
 	}
-	fmt.Fprintf(stderr, "greenroom: %v\n", err)
+	complain(stderr, err)
 	return 1
 }

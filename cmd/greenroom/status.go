@@ -37,10 +37,10 @@ func statusTable(w *tabwriter.Writer, st client.Status) {
 		binary = "none was found"
 	}
 	row(w, "STORE", store)
-	row(w, "TERRAFORM", fmt.Sprintf("%s, %d processes so far", binary, st.Processes))
+	row(w, "TERRAFORM", fmt.Sprintf("%s, processes so far: %d", binary, st.Processes))
 	for _, c := range st.Conditions {
 		if c.Status || c.Message != "" { // what is not so needs no line
-			row(w, strings.ToUpper(string(c.Type)), reasoned(c))
+			lines(w, strings.ToUpper(string(c.Type)), reasoned(c))
 		}
 	}
 	row(w)
@@ -71,17 +71,36 @@ func specRows(w *tabwriter.Writer, st condition.Status) {
 		found += ", found " + ago(f.Since)
 	}
 	label := map[bool]string{true: "HELD", false: "FAULT"}[f.Held()]
-	lines := strings.Split(strings.TrimSpace(f.Message), "\n")
-	row(w, label, fmt.Sprintf("%s (%s): %s", what, found, plan.Clean(lines[0])))
-	for _, line := range lines[1:min(len(lines), faultLines)] {
-		row(w, " ", plan.Clean(line))
-	}
-	if len(lines) > faultLines {
-		row(w, " ", fmt.Sprintf("… and %d more lines: see -o json", len(lines)-faultLines))
-	}
+	lines(w, label, fmt.Sprintf("%s (%s): %s", what, found, strings.TrimSpace(f.Message)))
 	if f.Plan != "" {
 		row(w, "NEXT", fmt.Sprintf("see it with \"greenroom plan show %s\"; an admin lets it come into force with \"greenroom plan approve %s\"", f.Plan, f.Plan))
 	}
+}
+
+// lines writes a text of several lines beside its label.
+func lines(w *tabwriter.Writer, label, text string) {
+	all := strings.Split(text, "\n")
+	row(w, label, all[0])
+	for _, line := range all[1:min(len(all), faultLines)] {
+		row(w, " ", line)
+	}
+	if more := len(all) - faultLines; more > 0 {
+		row(w, " ", fmt.Sprintf("… and %s: see -o json", count(more, "more line")))
+	}
+}
+
+// joined puts the lines of a text into one.
+func joined(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", " / ") }
+
+// oneLine is a text as one line of a bounded length. The middle is left out first: a failure begins with what failed, and its
+// output ends with why.
+func oneLine(s string) string {
+	const head, tail = 150, 250
+	text := []rune(joined(s))
+	if len(text) <= head+tail {
+		return string(text)
+	}
+	return string(text[:head]) + " … " + string(text[len(text)-tail:])
 }
 
 func firstLine(s string) string {
@@ -90,7 +109,11 @@ func firstLine(s string) string {
 }
 
 func reasoned(c condition.Condition) string {
-	return fmt.Sprintf("%v: %s (%s, %s)", c.Status, c.Message, c.Reason, ago(c.Since))
+	text := fmt.Sprint(c.Status)
+	if message := strings.TrimSpace(c.Message); message != "" {
+		text += ": " + message
+	}
+	return fmt.Sprintf("%s (%s, %s)", text, c.Reason, ago(c.Since))
 }
 
 // standing is the condition that says most: a human must act, tried again later, under way, ready.

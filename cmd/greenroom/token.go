@@ -54,7 +54,7 @@ func newTokenList(at *link) *cobra.Command {
 		return look(cmd, at, ask, func(w *tabwriter.Writer, tokens []client.Token) {
 			row(w, "ID", "NAME", "OWNER", "ROLE", "CREATED", "EXPIRES")
 			for _, t := range tokens {
-				row(w, t.ID, t.Name, t.Owner, string(t.Role), ago(t.Created), stamp(t.Expires))
+				row(w, t.ID, t.Name, t.Owner, string(t.Role), ago(t.Created), local(t.Expires))
 			}
 		})
 	}}

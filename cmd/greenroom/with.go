@@ -11,6 +11,7 @@ import (
 
 	"greenroom/internal/session"
 	"greenroom/lease/client"
+	"greenroom/reconcile/plan"
 )
 
 func newWith() *cobra.Command {
@@ -131,5 +132,5 @@ func interrupted(what string) error {
 }
 
 func loud(cmd *cobra.Command) func(string) {
-	return func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: WARNING: %s\n", text) }
+	return func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: WARNING: %s\n", plan.Clean(text)) }
 }
