@@ -144,8 +144,10 @@ type pulse struct {
 	swept chan struct{} // closed after the first sweep
 }
 
+var errUnswept = fmt.Errorf("%w: it was not swept since the start", lease.ErrUnavailable)
+
 func newPulse(store *lease.Store, log *slog.Logger) *pulse {
-	return &pulse{store: store, log: log, swept: make(chan struct{}), err: fmt.Errorf("%w: it was not swept since the start", lease.ErrUnavailable)}
+	return &pulse{store: store, log: log, swept: make(chan struct{}), err: errUnswept}
 }
 
 // outage is why no call may use the store: after each time of absence a sweep comes first, because it gives back the time
@@ -179,7 +181,7 @@ func (p *pulse) sweep(ctx context.Context) {
 	case err != nil && !errors.Is(err, lease.ErrUnavailable):
 		p.log.Error("sweeping the store failed", "err", err)
 		err = nil
-	case err != nil && before == nil:
+	case err != nil && (before == nil || errors.Is(before, errUnswept)):
 		p.log.Error("the store is away; the API answers 503 until it is back", "err", err)
 	case err == nil && before != nil:
 		p.log.Info("the store is in use")
