@@ -187,7 +187,7 @@ func TestAnArchiveThatIsNoSpecDirectoryIsRefused(t *testing.T) {
 				mustFault(t, f.Archive(t.Context(), c.zip, []string{}), c.reason, c.want)
 				return
 			}
-			a := archiveTask{Zip: c.zip, Modules: store}.do(func(answer) error { return nil }) // as the child does it
+			a := archiveTask{Zip: c.zip, Modules: store, Room: shelfRoom}.do(func(answer) error { return nil }) // as the child does it
 			mustFault(t, a.revision(), c.reason, c.want)
 		})
 	}

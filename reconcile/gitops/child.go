@@ -52,6 +52,7 @@ type gitTask struct {
 	Clone      string // directory
 	Modules    string // store of module trees
 	Preview    bool   // the followed ref stays what it is
+	Room       int64  // in the store of a preview, see shelf
 	Seen       string // object that the ref named when it was read last
 	InForce    string // revision
 	TokenFile  string
@@ -64,6 +65,7 @@ type directoryTask struct{ Dir, Modules string }
 type archiveTask struct {
 	Zip      []byte
 	Modules  string
+	Room     int64 // in that store, see shelf
 	Absolute []string
 	Any      bool // module directory may be named by an absolute path: nil and an empty list are the same on the wire
 }

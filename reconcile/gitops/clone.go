@@ -138,7 +138,11 @@ func (c *clone) read(commit *object.Commit, want target, say func(answer) error)
 	top, err := tree.sub(c.Address.Path)
 	if err == nil {
 		what := fmt.Sprintf("commit %s of %s", a.Name[:12], c.Address)
-		r, _, _ := reading{what: what, commit: a.Name, store: c.Modules}.load(top)
+		o := reading{what: what, commit: a.Name, store: c.Modules}
+		if c.Preview {
+			o.shelf = newShelf(c.Modules, c.Room)
+		}
+		r, _, _ := o.load(top)
 		a.Fleet, a.Fault, tree.damage = r.Fleet, r.Fault, top.damage
 	} else {
 		a.Fault = &condition.Fault{
@@ -150,7 +154,6 @@ func (c *clone) read(commit *object.Commit, want target, say func(answer) error)
 		return a, fmt.Errorf("%w: %w", errDamaged, tree.damage)
 	}
 	if c.Preview {
-		pruneModules(c.Modules)
 		return a, nil
 	}
 	a.Detached, err = c.detached(commit)

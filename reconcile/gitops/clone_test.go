@@ -2,7 +2,6 @@ package gitops
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -259,27 +258,6 @@ func TestALockThatIsHeldIsWaitedForAndNotForever(t *testing.T) {
 	noError(t, unix.Flock(int(lock.Fd()), unix.LOCK_UN))
 	f.within = defaultDeadlines
 	mustGood(t, f.Read(t.Context(), ""))
-}
-
-func TestOnlyTheNewestModulesOfPreviewsAreKept(t *testing.T) {
-	dir := t.TempDir()
-	for i := range 5 {
-		noError(t, os.MkdirAll(filepath.Join(dir, fmt.Sprint(i), "sub"), 0o700))
-		at := filepath.Join(dir, fmt.Sprint(i))
-		info, err := os.Stat(at)
-		noError(t, err)
-		when := info.ModTime().Add(-hours(5 - i))
-		noError(t, os.Chtimes(at, when, when))
-	}
-	info, err := os.Stat(dir)
-	noError(t, err)
-	removeOldest(dir, 1, info.ModTime().Add(-3*time.Hour))
-	for i, want := range []bool{false, false, false, true, true} {
-		_, err := os.Stat(filepath.Join(dir, fmt.Sprint(i)))
-		if there := !errors.Is(err, fs.ErrNotExist); there != want {
-			t.Errorf("%d: %t", i, there)
-		}
-	}
 }
 
 func hours(n int) time.Duration { return time.Duration(n)*time.Hour + time.Minute/2 }

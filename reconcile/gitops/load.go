@@ -2,6 +2,7 @@ package gitops
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -29,6 +30,7 @@ type reading struct {
 	dir      string   // absolute directory of the specs; empty: none
 	absolute []string // module directories that may be named by an absolute path; nil: any
 	store    string   // where the trees of modules are kept by digest; empty: they stay where they are
+	shelf    *shelf   // the store, where its size is bounded; nil: it is not
 }
 
 // load reads the specs at the top of a file system.
@@ -40,10 +42,14 @@ func (o reading) load(fsys fs.FS) (reconcile.Revision, inputs, sums) {
 	}
 	fleet, files, diags := specs.LoadFS(rec, at, o.options())
 	in, seen := rec.seen(files)
+	var full error
 	if fleet != nil {
 		for _, p := range fleet.Pools {
-			if p.ModuleDir != "" {
-				diags = append(diags, o.module(fsys, p, &in, seen)...)
+			switch err := o.module(fsys, p, &in, seen); {
+			case errors.Is(err, errShelfFull):
+				full = err
+			case err != nil:
+				diags = append(diags, unusable(p, err))
 			}
 		}
 	} else {
@@ -58,6 +64,9 @@ func (o reading) load(fsys fs.FS) (reconcile.Revision, inputs, sums) {
 	if diags.HasErrors() {
 		return reconcile.Revision{Name: name, Fault: o.invalid(name, files, diags)}, in, seen
 	}
+	if full != nil {
+		return reconcile.Revision{Name: name, Fault: &condition.Fault{Reason: condition.TooLarge, Revision: name, Message: full.Error()}}, in, seen
+	}
 	fleet.Revision, fleet.Dir = name, o.dir
 	return reconcile.Revision{Name: name, Fleet: fleet}, in, seen
 }
@@ -68,7 +77,10 @@ func (o reading) options() specs.Options {
 
 // module puts the tree of a pool's module where nothing changes it any more, and makes it part of the revision. A module at
 // an absolute path belongs to a directory source only, whose revision covers it.
-func (o reading) module(fsys fs.FS, p *specs.Pool, in *inputs, seen sums) hcl.Diagnostics {
+func (o reading) module(fsys fs.FS, p *specs.Pool, in *inputs, seen sums) error {
+	if p.ModuleDir == "" {
+		return nil
+	}
 	name := p.Module
 	if filepath.IsAbs(name) {
 		if name = filepath.Clean(name); o.dir == "" {
@@ -87,10 +99,7 @@ func (o reading) module(fsys fs.FS, p *specs.Pool, in *inputs, seen sums) hcl.Di
 	digest, err := o.keep(moduleFS(fsys, name))
 	if err != nil {
 		seen.modules[name] = unreadable
-		return hcl.Diagnostics{{
-			Severity: hcl.DiagError, Summary: "Module cannot be used", Subject: &p.Range,
-			Detail: fmt.Sprintf("The module %q of pool %s: %v.", p.Module, p.Name, err),
-		}}
+		return err
 	}
 	seen.modules[name] = digest
 	if o.store != "" {
@@ -99,14 +108,28 @@ func (o reading) module(fsys fs.FS, p *specs.Pool, in *inputs, seen sums) hcl.Di
 	return nil
 }
 
+func unusable(p *specs.Pool, err error) *hcl.Diagnostic {
+	return &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: "Module cannot be used", Subject: &p.Range,
+		Detail: fmt.Sprintf("The module %q of pool %s: %v.", p.Module, p.Name, err),
+	}
+}
+
 func (o reading) keep(tree fs.FS) (digest string, err error) {
 	if o.store == "" {
 		return terraform.Digest(tree)
 	}
+	if o.shelf != nil {
+		release, err := o.shelf.reserve(tree)
+		if err != nil {
+			return "", err
+		}
+		defer release()
+	}
 	if digest, err = terraform.StoreModule(tree, o.store); err != nil {
 		return "", err
 	}
-	now := time.Now() // of its last use, for pruneModules
+	now := time.Now() // of its last use, for the shelf
 	return digest, os.Chtimes(filepath.Join(o.store, digest), now, now)
 }
 

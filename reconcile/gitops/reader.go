@@ -111,11 +111,10 @@ func (t archiveTask) do(say func(answer) error) answer {
 	if fault != nil {
 		return answer{Fault: fault}
 	}
-	o := reading{what: "the archive", kind: "zip", absolute: t.Absolute, store: t.Modules}
+	o := reading{what: "the archive", kind: "zip", absolute: t.Absolute, store: t.Modules, shelf: newShelf(t.Modules, t.Room)}
 	if !t.Any && o.absolute == nil {
 		o.absolute = []string{}
 	}
 	r, _, _ := o.load(tree)
-	pruneModules(t.Modules)
 	return answer{Name: r.Name, Fleet: r.Fleet, Fault: r.Fault}
 }

@@ -49,6 +49,7 @@ type Source struct {
 	poke     chan struct{}
 	previews *semaphore.Weighted
 	within   deadlines
+	room     int64        // of the modules of previews, see shelf
 	asked    atomic.Int64 // children so far
 
 	// What the follower knows of its last look.
@@ -90,7 +91,7 @@ func Open(o Options) (*Source, error) {
 		every = 2 * time.Second
 	}
 	o.Every = cmp.Or(max(o.Every, 0), every)
-	return &Source{o: o, at: at, poke: make(chan struct{}, 1), previews: semaphore.NewWeighted(previewsAtOnce), within: defaultDeadlines}, nil
+	return &Source{o: o, at: at, poke: make(chan struct{}, 1), previews: semaphore.NewWeighted(previewsAtOnce), within: defaultDeadlines, room: shelfRoom}, nil
 }
 
 func (o *Options) checkCredentials(at address) error {
@@ -153,7 +154,7 @@ func (s *Source) Read(ctx context.Context, ref string) reconcile.Revision {
 		}
 	}
 	t := s.gitTask()
-	t.Ref, t.Preview, t.Modules = cmp.Or(ref, s.at.Ref), true, s.previewModules()
+	t.Ref, t.Preview, t.Modules, t.Room = cmp.Or(ref, s.at.Ref), true, s.previewModules(), s.room
 	return s.preview(ctx, task{Git: &t, Within: s.within.fetch})
 }
 
@@ -163,7 +164,7 @@ func (s *Source) Archive(ctx context.Context, zip []byte, absolute []string) rec
 	if len(zip) > MaxArchive {
 		return faulty(condition.TooLarge, fmt.Errorf("the archive has %d bytes, and at most %d are read", len(zip), MaxArchive))
 	}
-	t := archiveTask{Zip: zip, Modules: s.previewModules(), Absolute: absolute, Any: absolute == nil}
+	t := archiveTask{Zip: zip, Modules: s.previewModules(), Room: s.room, Absolute: absolute, Any: absolute == nil}
 	return s.preview(ctx, task{Archive: &t, Within: s.within.archive})
 }
 

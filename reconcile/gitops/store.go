@@ -289,27 +289,3 @@ func (s *store) tidy() {
 		_ = os.Remove(name)
 	}
 }
-
-// pruneModules keeps the store of modules that only previews use from growing without end.
-func pruneModules(dir string) {
-	removeOldest(dir, 100, time.Now().Add(-time.Hour))
-}
-
-// removeOldest leaves at most some entries in a directory, and those that are newer than a time.
-func removeOldest(dir string, leave int, newer time.Time) {
-	entries, _ := os.ReadDir(dir)
-	times := map[string]time.Time{}
-	var names []string
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
-			times[e.Name()] = info.ModTime()
-			names = append(names, e.Name())
-		}
-	}
-	slices.SortFunc(names, func(a, b string) int { return times[a].Compare(times[b]) })
-	for i, name := range names {
-		if i < len(names)-leave && times[name].Before(newer) {
-			_ = os.RemoveAll(filepath.Join(dir, name))
-		}
-	}
-}
