@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
@@ -28,10 +29,10 @@ func newSpec() *cobra.Command {
 func newSpecValidate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate [DIR]",
-		Short: "Say everything that is wrong with the specs in DIR (default: the current directory)",
+		Short: "Say everything that is wrong with the specs in DIR (default: \"specs\" where there is one, else the current directory)",
 		Args:  atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{Bundled: modules.Names()})
+			fleet, files, diags := specs.Load(argOr(args, specsDir()), specs.Options{Bundled: modules.Names()})
 			if isJSON(cmd) {
 				if err := writeJSON(cmd.OutOrStdout(), jsonDiagnostics(diags)); err != nil {
 					return err
@@ -50,10 +51,10 @@ func newSpecValidate() *cobra.Command {
 func newSpecShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show [DIR]",
-		Short: "Print the fleet in DIR with references resolved and every default filled in",
+		Short: "Print the fleet in DIR (default as of validate) with references resolved and every default filled in",
 		Args:  atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fleet, files, diags := specs.Load(argOr(args, "."), specs.Options{Bundled: modules.Names()})
+			fleet, files, diags := specs.Load(argOr(args, specsDir()), specs.Options{Bundled: modules.Names()})
 			if err := writeDiagnostics(cmd.ErrOrStderr(), files, diags); err != nil || diags.HasErrors() {
 				return errors.Join(err, invalid(diags))
 			}
@@ -96,12 +97,12 @@ func newSpecFmt() *cobra.Command {
 		Short: "Lay out spec files in the canonical style, and list those that changed",
 		Args:  atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			changed, err := specs.FormatFiles(argOr(args, "."), !check)
+			changed, err := specs.FormatFiles(argOr(args, specsDir()), !check)
 			for _, name := range changed {
 				fmt.Fprintln(cmd.OutOrStdout(), name)
 			}
 			if err == nil && check && len(changed) > 0 {
-				return fmt.Errorf("%s not in the canonical style; run \"greenroom spec fmt\"", count(len(changed), "file"))
+				return fmt.Errorf("%s not in the canonical style; run \"%s\"", count(len(changed), "file"), strings.Join(append([]string{cmd.CommandPath()}, args...), " "))
 			}
 			return err
 		},
