@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,5 +42,16 @@ func TestAJobWhoseLeaseWasLostHasFailed(t *testing.T) {
 	err = settle(cmd, s, func() (int, error) { <-s.Lost(); return 0, nil })
 	if !errors.Is(err, errLost) {
 		t.Errorf("settled as %v, want %v", err, errLost)
+	}
+}
+
+func TestWhoWantsAGuestNowIsNotKeptWaitingByAServerThatIsAway(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "nobody.sock")
+	for _, command := range [][]string{{"acquire", "--wait", "0s"}, {"acquire", "--wait", "100ms"}, {"with", "--wait", "0s", "--", "true"}} {
+		began := time.Now()
+		got := execute(t.Context(), append([]string{command[0], "--server", socket}, command[1:]...)...)
+		if got.code != 1 || !strings.Contains(got.stderr, "cannot reach the server") || time.Since(began) > 10*time.Second {
+			t.Errorf("%v: %+v after %v", command, got, time.Since(began))
+		}
 	}
 }

@@ -26,17 +26,18 @@ func (c *Client) Request(ctx context.Context, r Request) (Lease, error) {
 }
 
 // Acquire asks for a guest and waits in line until the lease is active. queued, when it is not nil, is told of each new place
-// in line. When ctx ends first, the request is cancelled, or the error is ErrUncancelled too. An error that is lease.ErrOver says that the request ended while
-// it waited.
+// in line. A server that is away is tried again for no longer than the request wants to wait. When ctx ends first, the request
+// is cancelled, or the error is ErrUncancelled too. An error that is lease.ErrOver says that the request ended while it waited.
 func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Lease, error) {
 	r.Key = cmp.Or(r.Key, rand.Text())
-	l, err := c.Request(ctx, r)
+	hurried := c.within(r.Wait)
+	l, err := hurried.Request(ctx, r)
 	for place := 0; err == nil && l.Phase == lease.Queued; {
 		if l.Position != place && queued != nil {
 			place = l.Position
 			queued(l)
 		}
-		l, err = c.Wait(ctx, l.ID, pollTime)
+		l, err = hurried.Wait(ctx, l.ID, pollTime)
 	}
 	if ctx.Err() != nil {
 		if err := c.undo(context.WithoutCancel(ctx), r); err != nil {
@@ -48,6 +49,16 @@ func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Le
 		err = fmt.Errorf("%w: the request in cache %s was %s", lease.ErrOver, l.Cache, endings[l.How])
 	}
 	return l, err
+}
+
+// within is the client with no more patience than a request has: who wants a guest now or not at all is not kept waiting by a
+// server that is away.
+func (c *Client) within(wait *Duration) *Client {
+	hurried := *c
+	if wait != nil {
+		hurried.options.Retry = min(hurried.options.Retry, time.Duration(*wait))
+	}
+	return &hurried
 }
 
 var endings = map[string]string{
