@@ -37,7 +37,7 @@ func newAcquire() *cobra.Command {
 			}
 			r.PublicKey = strings.TrimSpace(string(text))
 		}
-		c, err := at.dial(cmd, later)
+		c, err := at.open(cmd, later)
 		if err != nil {
 			return err
 		}

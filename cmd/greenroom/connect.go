@@ -65,14 +65,6 @@ const (
 	later = time.Minute
 )
 
-// dial returns a client of the server that the flags name, for a command with text and JSON.
-func (l *link) dial(cmd *cobra.Command, patience time.Duration) (*client.Client, error) {
-	if err := outputs(cmd, "text", "json"); err != nil {
-		return nil, err
-	}
-	return l.open(cmd, patience)
-}
-
 // outputs refuses other formats than those that the command has.
 func outputs(cmd *cobra.Command, formats ...string) error {
 	o, last := cmd.Flag("output").Value.String(), len(formats)-1
@@ -82,13 +74,14 @@ func outputs(cmd *cobra.Command, formats ...string) error {
 	return usage("output format %q, want %s or %s", o, strings.Join(formats[:last], ", "), formats[last])
 }
 
+// open returns a client of the server that the flags name.
 func (l *link) open(cmd *cobra.Command, patience time.Duration) (*client.Client, error) {
 	o := client.Options{Addr: l.server, Retry: patience}
 	if patience == later {
 		said := false
 		o.OnRetry = func(err error) {
 			if !said {
-				fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: %s; trying again for up to %v\n", plan.Clean(err.Error()), patience)
+				fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: %s; trying again\n", plan.Clean(err.Error()))
 			}
 			said = true
 		}
@@ -179,7 +172,7 @@ func hinted(err error) error {
 
 // look makes one call and prints what came back.
 func look[T any](cmd *cobra.Command, at *link, ask func(context.Context, *client.Client) (T, error), table func(*tabwriter.Writer, T)) error {
-	c, err := at.dial(cmd, soon)
+	c, err := at.open(cmd, soon)
 	if err != nil {
 		return err
 	}

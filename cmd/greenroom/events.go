@@ -40,7 +40,7 @@ func newEvents() *cobra.Command {
 		if follow {
 			patience = later
 		}
-		c, err := at.dial(cmd, patience)
+		c, err := at.open(cmd, patience)
 		if err != nil {
 			return err
 		}

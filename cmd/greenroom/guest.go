@@ -124,7 +124,7 @@ func newGuestProbe(at *link) *cobra.Command {
 	return &cobra.Command{
 		Use: "probe GUEST", Short: "Ask a guest whether it is alive; exit 1 when it is not", Args: exactArgs("GUEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := at.dial(cmd, soon)
+			c, err := at.open(cmd, soon)
 			if err != nil {
 				return err
 			}

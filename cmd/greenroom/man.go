@@ -64,6 +64,7 @@ func manPage(cmd *cobra.Command) string {
 		}
 	}
 	cmd.InitDefaultHelpFlag()
+	cmd.InitDefaultVersionFlag()
 	for _, part := range []struct {
 		title string
 		flags *pflag.FlagSet

@@ -78,7 +78,7 @@ func newPoolPause(at *link) *cobra.Command {
 
 func newPoolResume(at *link) *cobra.Command {
 	return &cobra.Command{Use: "resume POOL", Short: "End a pause", Args: exactArgs("POOL"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := at.dial(cmd, soon)
+		c, err := at.open(cmd, soon)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func newReconcile() *cobra.Command {
 
 // converge wakes pools, waits until they have what they want, and shows them as they stand then.
 func converge(cmd *cobra.Command, at *link, names []string, wait time.Duration) error {
-	c, err := at.dial(cmd, later)
+	c, err := at.open(cmd, later)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func newRelease() *cobra.Command {
 		if hold < 0 {
 			return usage("--hold %v is negative", hold)
 		}
-		c, err := at.dial(cmd, soon)
+		c, err := at.open(cmd, soon)
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ func newRenew() *cobra.Command {
 	}
 	at := linked(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := at.dial(cmd, soon)
+		c, err := at.open(cmd, soon)
 		if err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		Long: "Keeps guests ready: pools and caches of machines for CI, as short leases. It is the server, the client and the admin tool.\n\n" +
 			"stdout carries data only, and everything for people goes to stderr. Exit codes: 0 done, 1 failed, 2 usage; with, run and ssh\n" +
 			"exit as their command did, and plan with 0 for no changes and 2 for changes.",
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -48,7 +49,14 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w (try %q)", err, cmd.CommandPath()+" --help")
 	})
-	root.PersistentFlags().StringP("output", "o", "text", "output format: text or json")
+	formats := root.PersistentFlags()
+	formats.StringP("output", "o", "text", "output format: text or json")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flag("output") != formats.Lookup("output") {
+			return nil // a flag of the command's own, with formats of its own
+		}
+		return outputs(cmd, "text", "json")
+	}
 	root.AddCommand(
 		newDemo(),
 		newServe(),
@@ -58,6 +66,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		newModule(),
 		newReader(), newRunner(), newMan(),
 		newSpec(),
+		newVersion(),
 	)
 	completed(root)
 	root.InitDefaultCompletionCmd()

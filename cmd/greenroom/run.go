@@ -65,7 +65,7 @@ func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session,
 	if id != "" {
 		patience = soon
 	}
-	c, err := at.dial(cmd, patience)
+	c, err := at.open(cmd, patience)
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func newTokenList(at *link) *cobra.Command {
 
 func newTokenRevoke(at *link) *cobra.Command {
 	return &cobra.Command{Use: "revoke ID", Short: "End a token by its id", Args: exactArgs("ID"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := at.dial(cmd, soon)
+		c, err := at.open(cmd, soon)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func newTop() *cobra.Command {
 		case every < shortest:
 			return usage("--every %v, want at least %v", every, shortest)
 		}
-		c, err := at.dial(cmd, soon)
+		c, err := at.open(cmd, soon)
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func newWith() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		c, err := at.dial(cmd, later)
+		c, err := at.open(cmd, later)
 		if err != nil {
 			return err
 		}
