@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -145,7 +146,8 @@ func (d *Driver) idleState(ctx context.Context, dir shardDir) (*state, map[strin
 	return st, applied, err
 }
 
-// Remove takes an empty shard's directory away, after saving its last states in StateDir/archive.
+// Remove takes an empty shard's directory away, after saving its last states in StateDir/archive, where those of 100 shards
+// are kept for 30 days; what is older goes with the next removal.
 // ErrNotEmpty when the state still has resources, ErrBusy when a run is live or not acknowledged.
 func (d *Driver) Remove(ctx context.Context, shard string) error {
 	st, _, unlock, err := d.lockedState(ctx, shard)
@@ -163,9 +165,53 @@ func (d *Driver) Remove(ctx context.Context, shard string) error {
 	if err := dir.backup(st, time.Now()); err != nil {
 		return fmt.Errorf("removing shard %s: %w", shard, err)
 	}
-	archived := filepath.Join(d.opts.StateDir, "archive", shard+"-"+time.Now().UTC().Format("20060102T150405.000000000"))
-	if err := os.Rename(dir.backups(), archived); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := d.archive(dir, shard, time.Now()); err != nil {
 		return fmt.Errorf("removing shard %s: %w", shard, err)
 	}
 	return os.RemoveAll(string(dir))
+}
+
+// The states of removed shards may hold secrets, so that they are not kept for ever.
+const (
+	keepArchived = 100
+	archivedFor  = 30 * 24 * time.Hour
+)
+
+// archive moves a shard's last states to the archive, and removes from there what has had its time.
+func (d *Driver) archive(dir shardDir, shard string, now time.Time) error {
+	all := filepath.Join(d.opts.StateDir, "archive")
+	archived := filepath.Join(all, shard+"-"+now.UTC().Format("20060102T150405.000000000"))
+	err := os.Rename(dir.backups(), archived)
+	if err == nil {
+		err = os.Chtimes(archived, now, now) // else that of the last backup
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := pruneArchive(all, now); err != nil { // the next removal tries again
+		d.opts.Log.Error("old states of removed shards, which may hold secrets, can't be removed", "path", all, "err", err)
+	}
+	return nil
+}
+
+// pruneArchive leaves the newest entries of the archive that are not too old.
+func pruneArchive(dir string, now time.Time) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var archived []fs.FileInfo
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil { // else another removal was first
+			archived = append(archived, info)
+		}
+	}
+	slices.SortFunc(archived, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	var failed error
+	for i, info := range archived {
+		if i >= keepArchived || now.Sub(info.ModTime()) > archivedFor {
+			failed = errors.Join(failed, os.RemoveAll(filepath.Join(dir, info.Name())))
+		}
+	}
+	return failed
 }
