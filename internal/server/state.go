@@ -82,6 +82,8 @@ func openRedis(o Options) (redis.UniversalClient, io.Closer, error) {
 	return rdb, rdb, nil
 }
 
+// dialRedis makes a client for which the deadlines of contexts count, which they don't unless told: else a server that is
+// silent takes up the whole read timeout of every call.
 func dialRedis(text string) (redis.UniversalClient, error) {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -93,25 +95,26 @@ func dialRedis(text string) (redis.UniversalClient, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.MaxRetries = onceOnly
+		o.MaxRetries, o.ContextTimeoutEnabled = onceOnly, true
 		return redis.NewClusterClient(o), nil
 	case u.Query().Has("master_name"):
 		o, err := redis.ParseFailoverURL(text)
 		if err != nil {
 			return nil, err
 		}
-		o.MaxRetries = onceOnly
+		o.MaxRetries, o.ContextTimeoutEnabled = onceOnly, true
 		return redis.NewFailoverClient(o), nil
 	}
 	o, err := redis.ParseURL(text)
 	if err != nil {
 		return nil, err
 	}
-	o.MaxRetries = onceOnly
+	o.MaxRetries, o.ContextTimeoutEnabled = onceOnly, true
 	return redis.NewClient(o), nil
 }
 
-// onceOnly: a script whose answer was lost may have been executed; whether to send it again is the caller's to decide.
+// onceOnly: a script whose answer was lost may have been executed; whether to send it again is the caller's to decide. A Cluster's
+// client sends it again all the same, up to MaxRedirects (3) times: without those it would not follow a slot that moves either.
 const onceOnly = -1
 
 // Changes hands what the store tells to everybody who asked for it. Subscribers must not block.
