@@ -27,17 +27,25 @@ func newPoolList(at *link) *cobra.Command {
 	}}
 }
 
-func poolTable(w *tabwriter.Writer, pools []client.Pool) {
+// unknown stands for what the store would have to tell.
+const unknown = "unknown"
+
+func poolTable(w *tabwriter.Writer, pools []client.Pool) { poolRows(w, pools, "") }
+
+// poolRows writes pools as they stand; while the store is away nobody knows how.
+func poolRows(w *tabwriter.Writer, pools []client.Pool, away string) {
 	row(w, "POOL", "MODULE", "MAX", "SPARE", "SHARDS", "CONDITION", "GUESTS")
 	for _, p := range pools {
-		state := standing(p.Conditions)
+		state, guests := standing(p.Conditions), states(p.Guests)
 		switch {
+		case away != "":
+			state, guests = unknown, unknown
 		case p.Pause != nil:
 			state = "paused by " + p.Pause.By
 		case p.Brake != "":
 			state = "brake: " + p.Brake
 		}
-		row(w, p.Pool, p.Module, p.Max, p.Spare, len(p.Shards), state, states(p.Guests))
+		row(w, p.Pool, p.Module, p.Max, p.Spare, len(p.Shards), state, guests)
 	}
 }
 

@@ -44,7 +44,7 @@ func statusTable(w *tabwriter.Writer, st client.Status) {
 		}
 	}
 	row(w)
-	poolTable(w, st.Pools)
+	poolRows(w, st.Pools, st.Store)
 	row(w)
 	cacheTable(w, st.Caches)
 }

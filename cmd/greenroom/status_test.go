@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"text/tabwriter"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"greenroom/lease"
+	"greenroom/lease/client"
 	"greenroom/reconcile/condition"
 )
 
@@ -48,5 +51,23 @@ func TestTheStatusSaysWhatIsInForceAndWhyNothingNewerIs(t *testing.T) {
 		if diff := cmp.Diff(c.want, b.String()); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
+	}
+}
+
+func TestNobodyKnowsHowPoolsStandWhileTheStoreIsAway(t *testing.T) {
+	pool := client.Pool{PoolStatus: condition.PoolStatus{
+		Pool: "local", Module: "local", Max: 8, Guests: map[lease.State]int{lease.Shelved: 3},
+		Conditions: []condition.Condition{{Type: condition.Ready, Status: true, Message: "everything that the spec wants is there"}},
+	}}
+	st := client.Status{Status: condition.Status{Store: "connection refused"}, Pools: []client.Pool{pool}}
+	got := printed(t, statusTable, st)
+	want := "POOL   MODULE  MAX  SPARE  SHARDS  CONDITION  GUESTS\n" +
+		"local  local   8    0      0       unknown    unknown\n"
+	if !strings.Contains(got, "STORE      AWAY: connection refused\n") || !strings.Contains(got, want) {
+		t.Errorf("got:\n%s\nwant in it:\n%s", got, want)
+	}
+	st.Store = ""
+	if got := printed(t, statusTable, st); strings.Contains(got, "unknown") || !strings.Contains(got, "3 shelved") {
+		t.Errorf("with the store there: %s", got)
 	}
 }

@@ -331,9 +331,11 @@ func poolLines(v view, cells int) []line {
 		if cells == 0 {
 			counts = nil // the condition says what matters
 		}
-		rows = append(rows, []line{
-			textLine("%s", p.Pool), fill(parts, whole, min(whole, cells)), textLine("%d/%d", total(p.Guests), p.Max), counts, poolState(p),
-		})
+		bar, part, state := fill(parts, whole, min(whole, cells)), textLine("%d/%d", total(p.Guests), p.Max), poolState(p)
+		if v.status.Store != "" {
+			bar, part, counts, state = nil, textLine("?/%d", p.Max), nil, coloured(faint, unknown)
+		}
+		rows = append(rows, []line{textLine("%s", p.Pool), bar, part, counts, state})
 	}
 	return columns(rows)
 }

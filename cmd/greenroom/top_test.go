@@ -136,11 +136,20 @@ func spoil(v reflect.Value) {
 
 func TestNoTextOfTheServerSteersTheTerminal(t *testing.T) {
 	clean := busyHouse()
-	clean.fault, clean.status.Store = "away", "away"
+	clean.fault = "away"
 	hostile := clean
 	spoil(reflect.ValueOf(&hostile.status).Elem())
 	spoil(reflect.ValueOf(&hostile.events).Elem())
 	hostile.fault += "\x1b[2J"
+	hostile.status.Store = "" // there, so that pools show what they have
+	sameFrames(t, clean, hostile)
+	clean.status.Store, hostile.status.Store = "away", "away\x1b[2J\n"
+	sameFrames(t, clean, hostile)
+}
+
+// sameFrames tells that a hostile view has the lines of a clean one, and no sequences but our own.
+func sameFrames(t *testing.T, clean, hostile view) {
+	t.Helper()
 	for _, p := range []paint{true, false} {
 		want, got := draw(clean, 0, 0, p), draw(hostile, 0, 0, p)
 		if !strings.Contains(got, `ci\x1b[2J\n\u202e\u009b`) {
