@@ -9,8 +9,8 @@ import (
 	"greenroom/lease/client"
 )
 
-// pages mounts what is for people. The pages call api as whoever looks at them.
-func (a *api) pages(on func(method, path string, h http.Handler), api http.Handler) {
+// pages mounts what is for people, and returns it. The pages call api as whoever looks at them.
+func (a *api) pages(on func(method, path string, h http.Handler), api http.Handler) *web.Site {
 	site := web.New(web.Options{
 		API: api, Store: a.Store, Plans: a.Plans, Lookup: a.Tokens.Lookup, Log: a.Log, Now: a.Now,
 		Follow: func(ctx context.Context) (<-chan client.Event, error) {
@@ -34,10 +34,10 @@ func (a *api) pages(on func(method, path string, h http.Handler), api http.Handl
 	on("GET", "/static/greenroom.css", site.Stylesheet())
 	on("GET", "/static/live.js", site.Script())
 	on("GET", "/static/icon.svg", site.Icon())
-	if a.Plans == nil {
-		return
+	if a.Plans != nil {
+		on("GET", "/plans", site.Plans())
+		on("GET", "/plans/{id}", site.Plan())
+		on("POST", "/plans/{id}/approve", site.ApprovePlan())
 	}
-	on("GET", "/plans", site.Plans())
-	on("GET", "/plans/{id}", site.Plan())
-	on("POST", "/plans/{id}/approve", site.ApprovePlan())
+	return site
 }

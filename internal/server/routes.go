@@ -21,7 +21,6 @@ func Handler(p Parts) http.Handler {
 	a.metrics = newMetrics(a)
 	router := mux.NewRouter().SkipClean(true)
 	a.routes(router)
-	router.NotFoundHandler = a.metrics.measured("unmatched", http.HandlerFunc(notFound))
 	router.MethodNotAllowedHandler = a.metrics.measured("unmatched", notAllowed(router))
 	router.Use(pathValues)
 	return a.recovered(a.direct(router))
@@ -113,7 +112,8 @@ func (a *api) routes(router *mux.Router) {
 	on("GET", "/readyz", http.HandlerFunc(a.ready))
 	on("GET", "/metrics", a.metrics.handler())
 	on("GET", "/openapi.yaml", http.HandlerFunc(openapi))
-	a.pages(on, router)
+	site := a.pages(on, router)
+	router.NotFoundHandler = a.metrics.measured("unmatched", notFound(site.Unknown()))
 }
 
 // pathValues hands the variables of the path on in the standard library's way.
@@ -126,8 +126,16 @@ func pathValues(next http.Handler) http.Handler {
 	})
 }
 
-func notFound(w http.ResponseWriter, _ *http.Request) {
-	writeProblem(w, problem(http.StatusNotFound, "not_found", "there is no such path; /openapi.yaml lists all of them"))
+// notFound answers a browser with a page, except of the API, and all others with a problem.
+func notFound(page http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		looks := r.Method == http.MethodGet || r.Method == http.MethodHead
+		if looks && !strings.HasPrefix(r.URL.Path+"/", "/v1/") && strings.Contains(r.Header.Get("Accept"), "text/html") {
+			page.ServeHTTP(w, r)
+			return
+		}
+		writeProblem(w, problem(http.StatusNotFound, "not_found", "there is no such path; /openapi.yaml lists all of them"))
+	}
 }
 
 // notAllowed answers 405 with the methods that the path has (RFC 9110 section 15.5.6).

@@ -199,6 +199,13 @@ func (s *Site) reading(v view) http.Handler {
 	})
 }
 
+// Unknown is what a browser is shown at a path that there is not.
+func (s *Site) Unknown() http.Handler {
+	return s.reading(func(w http.ResponseWriter, _ *http.Request, who visitor) {
+		s.message(w, http.StatusNotFound, &who, problemTitles[http.StatusNotFound], "There is no such page.")
+	})
+}
+
 // changing is a form of somebody who is signed in, sent from a page of ours.
 func (s *Site) changing(v view) http.Handler {
 	return secured(func(w http.ResponseWriter, r *http.Request) {

@@ -482,6 +482,30 @@ func TestAnUnknownPlanIsNotFound(t *testing.T) {
 	page.want(t, http.StatusNotFound, "/plans/nope", "There is no such plan")
 }
 
+func TestABrowserAtAnUnknownPathIsShownAPage(t *testing.T) {
+	b := newHouse(t).browser()
+	b.header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+	b.get("/nope").want(t, http.StatusOK, "/signin")
+	b.signIn(b.user.Secret, "/")
+	for _, path := range []string{"/nope", "/guests/a/b/c"} {
+		page := b.get(path)
+		page.want(t, http.StatusNotFound, path, "There is no such page", "The fleet")
+		if csp := page.Header.Get("Content-Security-Policy"); csp == "" {
+			t.Errorf("%s is not locked down", path)
+		}
+	}
+	problem := func(method, path string) {
+		if got := b.do(method, path, nil); got.StatusCode != http.StatusNotFound || got.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s: %d as %s, want a problem", method, path, got.StatusCode, got.Header.Get("Content-Type"))
+		}
+	}
+	problem(http.MethodGet, "/v1")
+	problem(http.MethodGet, "/v1/nope")
+	problem(http.MethodPost, "/nope")
+	b.header.Set("Accept", "*/*")
+	problem(http.MethodGet, "/nope")
+}
+
 func TestAPlanInEachPhase(t *testing.T) {
 	refresh := `<meta http-equiv="refresh" content="2">`
 	for name, c := range map[string]struct {
