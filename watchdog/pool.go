@@ -349,7 +349,7 @@ func (p *pool) booting(g *guest, r Result, now time.Time) []order {
 	case g.acting:
 	case !slices.ContainsFunc(g.checks, func(c *check) bool { return !c.ok }):
 		return g.order(order{boot: true})
-	case r.Outcome == Failed && now.Sub(g.since) >= p.boot:
+	case r.Outcome == Failed && g.verdict() == Dead && now.Sub(g.since) >= p.boot: // not after one failed probe, however long nobody could ask
 		evidence := fmt.Sprintf("not one good answer in %v\n%s", p.boot, g.evidence())
 		return g.order(order{taint: &lease.Taint{Reason: reasonBoot, Evidence: evidence, Death: true, From: []lease.State{lease.Booting}}})
 	}

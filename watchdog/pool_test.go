@@ -263,3 +263,25 @@ func (w *world) endWell() {
 		w.Fatalf("%s is dead and %s; held %v, census %+v", g.Name, now.State, w.pool.held, w.pool.census)
 	}
 }
+
+func TestOneFailedProbeCondemnsNoBootingGuestThatNobodyCouldAskBefore(t *testing.T) {
+	var table timetable
+	p := newPool("p", &table, Options{Rand: func() float64 { return 0 }, BootDeadline: time.Minute})
+	now := time.Unix(1_000_000, 0)
+	p.configure([]specs.Probe{{Kind: "ssh", Every: time.Second, Timeout: time.Second, Failures: 3}}, 0.4, now)
+	p.update(now, lease.Guest{Name: "p-1", Pool: "p", Incarnation: 1, State: lease.Booting}, false)
+	c := p.guests["p-1"].checks[0]
+	for range 61 {
+		now = now.Add(time.Second)
+		if o := p.answer(c, Result{Kind: "ssh", At: now, Outcome: Unknown}, now); len(o) > 0 {
+			t.Fatalf("%+v", o)
+		}
+	}
+	for n := 1; n <= 3; n++ {
+		now = now.Add(time.Second)
+		orders := p.answer(c, Result{Kind: "ssh", At: now, Outcome: Failed, Detail: "no route yet"}, now)
+		if tainted := len(orders) == 1 && orders[0].taint != nil; tainted != (n == 3) {
+			t.Errorf("after failure %d: %+v", n, orders)
+		}
+	}
+}
