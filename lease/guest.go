@@ -69,7 +69,7 @@ type Guest struct {
 	Evidence  string    `json:"evidence,omitempty"`  // what was seen when it was tainted
 	Condemned string    `json:"condemned,omitempty"` // reason of a taint that waits for the lease to end
 	Health    string    `json:"health,omitempty"`    // what the watchdog tells the holder; empty is well
-	Failures  int       `json:"failures,omitempty"`  // runs in a row that failed to make it
+	Failures  int       `json:"failures,omitempty"`  // in a row: runs that did not make it, and machines that did not come up
 	Demand    bool      `json:"demand,omitempty"`    // made because somebody waited (not ahead of demand)
 }
 

@@ -191,7 +191,7 @@ func (st Step) fields() []any {
 	if m := st.machine; m != nil {
 		f = append(f, "id", m.ID, "address", addressOf(m.Host, m.Port, m.User, m.HostKey),
 			"attributes", string(m.Attributes), "reset", flag(m.Reset), "incarnation", st.incarnation, "uses", 0, "lease", "",
-			"condemned", "", "evidence", "", "health", "", "failures", 0, "drawn", "0")
+			"condemned", "", "evidence", "", "health", "", "drawn", "0")
 	}
 	if !st.until.IsZero() {
 		f = append(f, "until", st.until.UnixMilli())

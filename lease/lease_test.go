@@ -590,3 +590,46 @@ func TestTheStockCountsGuestsOfPoolsThatTheCacheHasLeft(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatDoesNotComeUpIsCountedUntilItDoes(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		c := ci()
+		c.Prepare = specs.Script{Path: "prepare.sh", Body: []byte("exit 1")}
+		b := open(t, rdb, c)
+		g, err := b.Plan(t.Context(), b.fleet.Pool("local"), b.fleet.Cache("ci"), "s1", "d1", false)
+		b.must(err)
+		g, err = b.Claim(t.Context(), g, lease.Provisioning, "run", "", 0)
+		b.must(err)
+		g, err = b.Fail(t.Context(), g, "run", "no quota")
+		b.must(err)
+		for _, broken := range []func(lease.Guest) (lease.Guest, error){
+			func(g lease.Guest) (lease.Guest, error) {
+				return b.Taint(t.Context(), admin, g, lease.Taint{Reason: "boot_failed", From: []lease.State{lease.Booting}})
+			},
+			func(g lease.Guest) (lease.Guest, error) {
+				if g, err = b.Booted(t.Context(), g); err != nil {
+					return g, err
+				}
+				return b.Taint(t.Context(), admin, g, lease.Taint{Reason: "prepare_failed", From: []lease.State{lease.Preparing}})
+			},
+		} {
+			before := g.Failures
+			g, err = b.Publish(t.Context(), b.claim(g, lease.Replacing, "run"), "run", g.Incarnation+1, lease.Machine{ID: "x", Host: "h", Port: 1})
+			b.must(err)
+			g, err = broken(g)
+			b.must(err)
+			if g.State != lease.Tainted || g.Failures != before+1 {
+				t.Errorf("it is %s (%s) after %d failures, want %d", g.State, g.Reason, g.Failures, before+1)
+			}
+		}
+		b.replace(b.claim(g, lease.Replacing, "run"))
+		g, err = b.Guest(t.Context(), g.Name)
+		b.must(err)
+		if g, err = b.Prepared(t.Context(), g); err != nil || g.State != lease.Shelved || g.Failures != 0 {
+			t.Errorf("it is %s after %d failures: %v", g.State, g.Failures, err)
+		}
+		if g, err = b.Taint(t.Context(), admin, g, lease.Taint{Reason: "manual"}); err != nil || g.Failures != 0 {
+			t.Errorf("one that had come up has %d failures: %v", g.Failures, err)
+		}
+	})
+}

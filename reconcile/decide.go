@@ -107,6 +107,8 @@ type cacheView struct {
 	coming   map[string]int // pool -> guests on their way to the shelf that no request has been promised
 	shelf    []onShelf      // shelved and promised to nobody, the worthiest first
 	broken   []*lease.Guest // tainted or failed
+	up       []string       // pools of which a guest has come up here
+	resting  []string       // pools of which one has not, and waits for its next try
 	retiring int
 	leaving  int // of them, those whose place is promised to no request
 	making   int // of the current digest, on their way or decided
@@ -179,6 +181,9 @@ func (d *decision) count(g *lease.Guest) {
 	p.taken++
 	c.taken++
 	d.shards[g.Shard]++
+	if isUp(g) && !slices.Contains(c.up, g.Pool) {
+		c.up = append(c.up, g.Pool)
+	}
 	switch g.State {
 	case lease.Shelved:
 		c.shelf = append(c.shelf, onShelf{g, d.stale(g)})
@@ -199,11 +204,19 @@ func (d *decision) count(g *lease.Guest) {
 		c.come(g, false)
 	case lease.Tainted, lease.Failed:
 		c.broken = append(c.broken, g)
+		if g.State == lease.Tainted && !d.due(g) {
+			c.resting = append(c.resting, g.Pool)
+		}
 	case lease.Retiring:
 		p.retiring++
 		c.retiring++
 		c.leaving++
 	}
+}
+
+// isUp tells that a guest has come up: it was shelved or leased since it was made.
+func isUp(g *lease.Guest) bool {
+	return slices.Contains([]lease.State{lease.Shelved, lease.Leased, lease.Resetting, lease.Held}, g.State)
 }
 
 // come books a guest on its way to the shelf.
@@ -281,7 +294,18 @@ func (d *decision) serve(w Want) {
 
 // obtain brings one more guest to a cache: a broken one replaced, a spare drawn, or a new one.
 func (d *decision) obtain(c *cacheView, pools []string, demand bool) bool {
-	return d.replaceBroken(c, pools, demand) || d.drawSpare(c, pools, demand) || d.provision(c, pools, demand)
+	if d.replaceBroken(c, pools, demand) {
+		return true
+	}
+	if len(c.resting) > 0 {
+		pools = slices.DeleteFunc(slices.Clone(pools), c.rests)
+	}
+	return d.drawSpare(c, pools, demand) || d.provision(c, pools, demand)
+}
+
+// rests tells that nothing of a pool comes up in the cache: each machine more would only be made to be destroyed.
+func (c *cacheView) rests(pool string) bool {
+	return slices.Contains(c.resting, pool) && !slices.Contains(c.up, pool)
 }
 
 func (d *decision) replaceBroken(c *cacheView, pools []string, demand bool) bool {
@@ -296,9 +320,9 @@ func (d *decision) replaceBroken(c *cacheView, pools []string, demand bool) bool
 	return false
 }
 
-// due tells that a failed guest may be tried again: the pause doubles with each failure.
+// due tells that a guest that failed may be tried again: the pause doubles with each failure.
 func (d *decision) due(g *lease.Guest) bool {
-	return g.State != lease.Failed || d.Now.Sub(g.Since) >= backoff(g.Failures)
+	return nextTry(g, d.Now).IsZero()
 }
 
 // backoff is the pause after so many failures in a row: 2s, 4s … 5m.
@@ -473,7 +497,7 @@ func (d *decision) retireBroken(c *cacheView) {
 	for _, g := range c.broken {
 		stale := d.stale(g)
 		switch {
-		case d.Paused[g.Pool], d.Stalled[g.Shard], !d.due(g):
+		case d.Paused[g.Pool], d.Stalled[g.Shard], !d.due(g): // its slot stays taken, or the next would be tried without a pause
 		case wanted > 0 && (stale == "" || stale == "age"):
 			wanted-- // it waits for its shard, its next try or its pool
 		default:

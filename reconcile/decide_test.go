@@ -228,6 +228,28 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Shelved)
 			w.put("a", "ci", lease.Failed).Failures = 1
 		}, map[string]int{}},
+		{"rests before it tries again what did not come up, and makes no other in its stead", one(), func(w *world) {
+			w.put("a", "ci", lease.Tainted).Failures = 1
+			w.Demand = append(w.Demand, Want{"ci", []string{"a"}})
+		}, map[string]int{}},
+		{"tries again what did not come up", one(), func(w *world) {
+			g := w.put("a", "ci", lease.Tainted)
+			g.Failures, g.Reason, g.Since = 1, "prepare_failed", w.Now.Add(-2*time.Second)
+			w.put("a", "ci", lease.Shelved)
+		}, map[string]int{"replace prepare_failed": 1}},
+		{"makes another while one rests, where one has come up", one(), func(w *world) {
+			w.put("a", "ci", lease.Tainted).Failures = 1
+			w.put("a", "ci", lease.Leased)
+			w.put("a", "ci", lease.Shelved)
+		}, map[string]int{"provision warm": 1}},
+		{"takes another pool while one rests", fleetOf([]*specs.Pool{testPool("a", 8, 0), testPool("b", 8, 0)}, testCache("ci", 1, 4, 6, "a", "b")), func(w *world) {
+			w.put("a", "ci", lease.Tainted).Failures = 3
+		}, map[string]int{"provision warm": 1}},
+		{"keeps the slot of what rests though nobody wants it", one(), func(w *world) {
+			w.put("a", "ci", lease.Tainted).Failures = 3
+			w.put("a", "ci", lease.Shelved)
+			w.put("a", "ci", lease.Shelved)
+		}, map[string]int{}},
 		{"retires what is beyond the size", one(), func(w *world) {
 			for range 6 {
 				w.put("a", "ci", lease.Shelved)

@@ -71,11 +71,19 @@ func (l *Loop) judge(s Snapshot) {
 	}
 }
 
-// nextFailed is when the first of the failed guests may be tried again; zero: none waits for that.
+// nextTry is when a guest that failed may be tried again; zero: it does not wait for that.
+func nextTry(g *lease.Guest, now time.Time) time.Time {
+	at := g.Since.Add(backoff(g.Failures))
+	if g.Failures == 0 || g.State != lease.Failed && g.State != lease.Tainted || !at.After(now) {
+		return time.Time{}
+	}
+	return at
+}
+
+// nextFailed is when the first of the guests that failed may be tried again; zero: none waits for that.
 func nextFailed(s Snapshot) (next time.Time) {
-	for _, g := range s.Guests {
-		at := g.Since.Add(backoff(g.Failures))
-		if g.State == lease.Failed && at.After(s.Now) && (next.IsZero() || at.Before(next)) {
+	for i := range s.Guests {
+		if at := nextTry(&s.Guests[i], s.Now); !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
 	}
@@ -98,7 +106,7 @@ func (l *Loop) judgeShard(sh *shardState, s Snapshot) {
 
 func (l *Loop) judgePool(name string, guests []*lease.Guest, s Snapshot, brake string) {
 	p := l.pool(name)
-	l.write(&p.conditions, s, l.stalledPool(name), l.waitingPool(name, p, s, brake), l.busyPool(name, guests, s))
+	l.write(&p.conditions, s, l.stalledPool(name), l.waitingPool(name, p, guests, s, brake), l.busyPool(name, guests, s))
 }
 
 func (l *Loop) write(c *conditions, s Snapshot, stalled, waiting, busy verdict) {
@@ -134,7 +142,7 @@ func (l *Loop) stalledPool(name string) verdict {
 	return verdict{}
 }
 
-func (l *Loop) waitingPool(name string, p *poolState, s Snapshot, brake string) verdict {
+func (l *Loop) waitingPool(name string, p *poolState, guests []*lease.Guest, s Snapshot, brake string) verdict {
 	b := l.breaker(l.recipes[name].module)
 	switch {
 	case p.paused != nil:
@@ -149,6 +157,11 @@ func (l *Loop) waitingPool(name string, p *poolState, s Snapshot, brake string) 
 	for _, id := range slices.Sorted(maps.Keys(l.shards)) { // no fault of the pool, but its guests wait for it
 		if sh := l.shards[id]; sh.pool == name && sh.until.After(s.Now) {
 			return verdict{"RunFailed", fmt.Sprintf("shard %s: %s; tried again at %s", id, sh.message, sh.until.UTC().Format(time.TimeOnly))}
+		}
+	}
+	for _, g := range guests {
+		if at := nextTry(g, s.Now); g.State == lease.Tainted && !at.IsZero() {
+			return verdict{"GuestFailed", fmt.Sprintf("guest %s did not come up %d times in a row (%s), see its events; tried again at %s", g.Name, g.Failures, g.Reason, at.UTC().Format(time.TimeOnly))}
 		}
 	}
 	return verdict{}

@@ -240,6 +240,7 @@ local function move(g, to, actor, reason, detail, ...)
   later(index(g.pool, to), g.name, stamp)
   redis.call('HSET', guest_key(g.name), 'state', to, 'since', stamp, 'reason', reason, 'lease', to == 'leased' and g.lease or '',
     'health', '', ...)
+  if (to == 'shelved' or to == 'leased') and (g.failures or '0') ~= '0' then redis.call('HSET', guest_key(g.name), 'failures', 0) end
   on_order(g, to)
   reshelved(g, to)
   g.state = to
