@@ -2,7 +2,6 @@ package reconcile_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -255,34 +254,38 @@ func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
 	}
 }
 
-// loss empties the store as soon as a command has been carried out, once.
-type loss struct {
-	rdb   redis.UniversalClient
+// mishap does something as soon as a certain command has been carried out, once. Its error is what the caller gets.
+type mishap struct {
 	after func(cmd []any) bool
+	do    func(ctx context.Context) error
 	armed atomic.Bool
 }
 
-func (l *loss) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (m *mishap) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (l *loss) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (m *mishap) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
-func (l *loss) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (m *mishap) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		if l.armed.Load() && l.after(cmd.Args()) && l.armed.CompareAndSwap(true, false) {
-			return errors.Join(err, l.rdb.FlushAll(ctx).Err())
+		if m.armed.Load() && m.after(cmd.Args()) && m.armed.CompareAndSwap(true, false) {
+			if err = m.do(ctx); err != nil {
+				cmd.SetErr(err)
+			}
 		}
 		return err
 	}
 }
 
+// calls picks the commands that carry out a call of the store.
+func calls(name string) func(cmd []any) bool {
+	return func(cmd []any) bool { return slices.Contains(cmd, any(name)) }
+}
+
 func TestAStoreThatIsLostWithinAPassIsRebuiltAllTheSame(t *testing.T) {
 	there := func(cmd []any) bool { return cmd[0] == "get" && cmd[1] == "greenroom:adopted" }
-	calls := func(name string) func(cmd []any) bool {
-		return func(cmd []any) bool { return slices.Contains(cmd, any(name)) }
-	}
 	for _, test := range []struct {
 		name  string
 		after func(cmd []any) bool
@@ -303,9 +306,9 @@ func TestAStoreThatIsLostWithinAPassIsRebuiltAllTheSame(t *testing.T) {
 			for _, g := range h.shelved(2) {
 				machines[g.Name] = g.Incarnation
 			}
-			l := &loss{rdb: h.rdb, after: test.after}
-			h.rdb.AddHook(l)
-			l.armed.Store(true)
+			lost := &mishap{after: test.after, do: func(ctx context.Context) error { return h.rdb.FlushAll(ctx).Err() }}
+			h.rdb.AddHook(lost)
+			lost.armed.Store(true)
 			warm := 2
 			if test.want == "r2" {
 				warm = 3
@@ -321,11 +324,49 @@ func TestAStoreThatIsLostWithinAPassIsRebuiltAllTheSame(t *testing.T) {
 				}
 				return kept == len(machines)
 			})
-			if l.armed.Load() {
+			if lost.armed.Load() {
 				t.Error("the store was not lost")
 			}
 			h.shelvedBeside(warm, lease.Quarantined)
 			h.endQuarantine()
 		})
 	}
+}
+
+func TestASlotIsFreeAlsoWhenTheAnswerToTheEndOfItsGuestIsLost(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2)})
+	h.shelved(2)
+	lost := &mishap{after: calls("gone"), do: func(context.Context) error { return os.ErrDeadlineExceeded }}
+	h.rdb.AddHook(lost)
+	lost.armed.Store(true)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 0, func(f *specs.Fleet) { f.Caches[0].Size = 0 })})
+	h.until("no guest is left, and no slot is taken", func() bool {
+		slots, err := h.rdb.HLen(t.Context(), "greenroom:{local}:slots").Result()
+		return err == nil && slots == 0 && len(h.guests(t.Context())) == 0
+	})
+	if lost.armed.Load() {
+		t.Error("no answer was lost")
+	}
+}
+
+func TestAProviderThatHangsLeavesAPlaceForTheOthers(t *testing.T) {
+	h, gate := openHouse(t), filepath.Join(t.TempDir(), "gate")
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangs := module(t, t.TempDir(), machines("while [ -e "+gate+" ]; do sleep 0.05; done", "true"))
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 6, hangs, func(f *specs.Fleet) {
+		f.Pools[0].ShardSize = 1
+		f.Pools = append(f.Pools, &specs.Pool{
+			Name: "web", Module: "local", Max: 2, Spare: 1, ShardSize: 5, Variables: []byte(`{"isolation":"process"}`), Rollout: specs.Rollout{MaxUnavailable: 1},
+		})
+	})})
+	h.until("the other pool has its guest", func() bool {
+		return slices.ContainsFunc(h.guests(t.Context()), func(g lease.Guest) bool { return g.Pool == "web" && g.State == lease.Shelved })
+	})
+	if err := os.Remove(gate); err != nil {
+		t.Fatal(err)
+	}
+	h.shelved(7)
 }

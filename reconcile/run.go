@@ -65,7 +65,7 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	l.mu.Lock()
 	now := l.o.Now()
 	free := sh.run == "" && sh.stalled == nil && !sh.until.After(now) && l.pool(pool).paused == nil &&
-		!l.breaker(l.recipes[pool].module).until.After(now) && l.underWay() < l.o.Runs
+		!l.breaker(l.recipes[pool].module).until.After(now) && l.underWay() < l.o.Runs && !l.crowds(sh)
 	if free {
 		sh.run = run
 	}
@@ -92,7 +92,7 @@ func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
 		if err := l.o.Store.Unlock(ctx, pool, shard, l.o.Writer); err != nil {
 			log.Warn("the shard could not be unlocked; that runs out by itself", "err", err)
 		}
-		l.free(shard)
+		l.rest(shard)
 		return
 	}
 	if err != nil {
@@ -142,6 +142,9 @@ func (l *Loop) insist(ctx context.Context, r *terraform.Running, what string, do
 		if err == nil || ctx.Err() != nil {
 			return err == nil
 		}
+		if errors.Is(err, lease.ErrUnavailable) {
+			l.unmended()
+		}
 		l.o.Log.Error("the outcome of a run could not be "+what+"; tried again", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
 		timer := time.NewTimer(time.Second)
 		select {
@@ -150,6 +153,13 @@ func (l *Loop) insist(ctx context.Context, r *terraform.Running, what string, do
 		}
 		timer.Stop()
 	}
+}
+
+// unmended has the next pass mend what was cut short in the store: a call whose answer was lost may have been carried out.
+func (l *Loop) unmended() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ready = false
 }
 
 func (l *Loop) renewLock(ctx context.Context, r *terraform.Running) (stop func()) {

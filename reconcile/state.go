@@ -228,6 +228,20 @@ func (l *Loop) free(shard string) {
 	l.nudge()
 }
 
+// stutter is how soon a shard is tried again where the store had no work for the run that was started.
+const stutter = 100 * time.Millisecond
+
+// rest frees a shard whose run had nothing to do, and not at once: whatever the view has that the store has not, it must not
+// start runs without end.
+func (l *Loop) rest(shard string) {
+	l.mu.Lock()
+	if sh := l.shards[shard]; sh != nil && !sh.until.After(l.o.Now()) {
+		sh.until = l.o.Now().Add(stutter)
+	}
+	l.mu.Unlock()
+	l.free(shard)
+}
+
 // book keeps how a run went: that decides when the shard, its pool and its module are tried again.
 func (l *Loop) book(r *terraform.Running, out terraform.Outcome) {
 	message := failure(out)
@@ -352,6 +366,8 @@ func (l *Loop) remove(ctx context.Context, shard string) {
 	case err == nil || errors.Is(err, terraform.ErrNoShard):
 		delete(l.shards, shard)
 		l.o.Log.Info("removed an empty shard", "shard", shard)
+	case errors.Is(err, terraform.ErrBusy): // a runner that no run was started with is about to end
+		l.shards[shard].until = l.o.Now().Add(time.Second)
 	default:
 		l.shards[shard].kept = true
 		l.o.Log.Warn("a shard without guests could not be removed", "shard", shard, "err", err)
@@ -366,6 +382,19 @@ func (l *Loop) underWay() (n int) {
 		}
 	}
 	return n
+}
+
+// crowds tells that a run of the shard would take the last place from all modules that have none under way, while its own has: a
+// provider that hangs must not stop the others. It needs l.mu.
+func (l *Loop) crowds(sh *shardState) bool {
+	busy := map[string]bool{}
+	for _, other := range l.shards {
+		if other.run != "" {
+			busy[l.recipes[other.pool].module] = true
+		}
+	}
+	idle := func(r recipe) bool { return !busy[r.module] }
+	return l.underWay() >= l.o.Runs-1 && busy[l.recipes[sh.pool].module] && slices.ContainsFunc(slices.Collect(maps.Values(l.recipes)), idle)
 }
 
 func (l *Loop) running(shard string) bool {

@@ -119,7 +119,7 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 		return nil, err
 	}
 	loop = reconcile.New(reconcile.Options{
-		Store: s.parts.Store, Writer: writer, Source: o.Specs, FleetFile: filepath.Join(state, "fleet"),
+		Store: s.parts.Store, Writer: writer, Source: o.Specs, Runs: driving.Concurrency, FleetFile: filepath.Join(state, "fleet"),
 		AuthorizedKeys: []string{key, ssh.AuthorityLine(s.parts.Authority.Key)},
 		ApprovalsFile:  filepath.Join(state, "approvals"),
 		Held:           func(r reconcile.Revision, pv *reconcile.Preview) string { return s.plans.Hold(r, pv) },
