@@ -63,9 +63,6 @@ func (l *logbook) String() string {
 	return l.text.String()
 }
 
-// testDeadline is short, but long enough for a child to start and fetch on a busy machine.
-const testDeadline = 3 * time.Second
-
 // open opens a source whose reader is the test binary.
 func open(t *testing.T, o Options) *followed {
 	t.Helper()

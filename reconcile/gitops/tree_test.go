@@ -200,9 +200,8 @@ func TestATreeBombOnlyCostsAFault(t *testing.T) {
 	commit := repo.Git("commit-tree", "-m", "bomb", treeOf(t, repo, "100644 "+hcl+" fleet.hcl", "40000 "+module+" m"))
 	repo.Git("push", "-q", "origin", commit+":refs/heads/bomb")
 	f := open(t, Options{Source: repo.FileURL() + "?ref=bomb"})
-	f.within.fetch = testDeadline
 	r := f.Read(t.Context(), "")
-	mustFault(t, r, condition.TooLarge, "to be read")
+	mustFault(t, r, condition.SpecInvalid, "more than 10000 files and directories")
 	if r.Fault.Revision != commit {
 		t.Errorf("the fault is of %q", r.Fault.Revision)
 	}

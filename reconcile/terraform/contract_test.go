@@ -2,10 +2,12 @@ package terraform
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -111,5 +113,19 @@ func TestAModulesDigestCoversItsFiles(t *testing.T) {
 	}
 	if _, err := Digest(os.DirFS(dir)); err == nil {
 		t.Error("a link out of the module was taken")
+	}
+}
+
+func TestTheDirectoriesOfAModuleCountToo(t *testing.T) {
+	tree := fstest.MapFS{}
+	for i := range 100 { // few files, but deep down
+		tree[fmt.Sprintf("%d%s/main.tf", i, strings.Repeat("/d", 97))] = &fstest.MapFile{}
+	}
+	if _, err := Digest(tree); err != nil {
+		t.Fatal(err)
+	}
+	tree["more"+strings.Repeat("/d", 100)+"/main.tf"] = &fstest.MapFile{}
+	if _, err := Digest(tree); err == nil || !strings.Contains(err.Error(), "more than 10000 files and directories") {
+		t.Error(err)
 	}
 }

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	maxModuleFiles = 10_000
-	maxModuleBytes = 64 << 20
+	maxModuleEntries = 10_000 // files and directories
+	maxModuleBytes   = 64 << 20
 )
 
 // Digest is the digest of a module tree, "sha256-" and 64 hex digits, over the path, the executable
@@ -35,15 +35,22 @@ func Digest(tree fs.FS) (string, error) {
 
 // walkModule visits the files of a module tree in order, within the limits.
 func walkModule(tree fs.FS, visit func(name string, info fs.FileInfo, r io.Reader) error) error {
-	files, bytes := 0, int64(0)
+	entries, bytes := 0, int64(0)
 	return fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("reading the module: %w", err)
 		}
-		if skip, dir := ignored(entry); skip || dir {
-			if skip && dir {
-				return fs.SkipDir
-			}
+		skip, dir := ignored(entry)
+		switch {
+		case skip && dir:
+			return fs.SkipDir
+		case skip:
+			return nil
+		}
+		if entries++; entries > maxModuleEntries { // of directories too, because each takes some of the disk
+			return fmt.Errorf("the module is too big: it has more than %d files and directories; leave out what is no part of it", maxModuleEntries)
+		}
+		if dir {
 			return nil
 		}
 		info, err := entry.Info()
@@ -53,9 +60,8 @@ func walkModule(tree fs.FS, visit func(name string, info fs.FileInfo, r io.Reade
 		if !info.Mode().IsRegular() {
 			return fmt.Errorf("module file %s: only regular files and directories are allowed (links would escape the module's digest)", name)
 		}
-		files, bytes = files+1, bytes+info.Size()
-		if files > maxModuleFiles || bytes > maxModuleBytes {
-			return fmt.Errorf("the module is too big: allowed are %d files and %d MiB", maxModuleFiles, maxModuleBytes>>20)
+		if bytes += info.Size(); bytes > maxModuleBytes {
+			return fmt.Errorf("the module is too big: its files have more than %d MiB; leave out what is no part of it", maxModuleBytes>>20)
 		}
 		f, err := tree.Open(name)
 		if err != nil {
