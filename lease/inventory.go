@@ -16,8 +16,8 @@ import (
 	"greenroom/specs"
 )
 
-// Adopt brings the settings of a fleet into force: requests are matched against it from now on. Requests that
-// wait for a cache which the fleet has no more end as Removed; leases there go on. A store that is not open, see Open, is ErrUnavailable.
+// Adopt brings the settings of a fleet into force: requests are matched against it from now on. Requests that wait for nothing but
+// pools which their cache has no more end as Removed; leases there go on. A store that is not open, see Open, is ErrUnavailable.
 func (s *Store) Adopt(ctx context.Context, fleet *specs.Fleet) error {
 	known, err := s.Caches(ctx)
 	if err != nil {

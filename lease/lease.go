@@ -75,7 +75,7 @@ const (
 	Cancelled = "cancelled" // by its holder, while queued
 	Abandoned = "abandoned" // queued, and nobody asked for it any more
 	TimedOut  = "timed_out" // queued for longer than it wanted to wait
-	Removed   = "removed"   // queued for a cache that the spec has no more
+	Removed   = "removed"   // queued for pools that its cache has no more, or for a cache that the spec has no more
 )
 
 // Lease is one holder's right to one guest, or its wish for one.

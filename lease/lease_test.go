@@ -633,3 +633,26 @@ func TestWhatDoesNotComeUpIsCountedUntilItDoes(t *testing.T) {
 		}
 	})
 }
+
+func TestARequestEndsWhenItsCacheHasNoneOfItsPoolsAnyMore(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.fleet.Pools = append(b.fleet.Pools, pool("other", 8))
+		queued := b.acquire(lease.Request{Wait: lease.Forever})
+		adopt := func(revision string, pools ...string) {
+			t.Helper()
+			changed := ci()
+			changed.Pools = pools
+			b.fleet.Revision, b.fleet.Caches = revision, []*specs.Cache{changed}
+			b.must(b.Adopt(t.Context(), b.fleet))
+		}
+		adopt("r2", "other", "local")
+		if l := b.look(queued.ID); l.Phase != lease.Queued {
+			t.Errorf("it is %s (%s) while one of its pools is left", l.Phase, l.How)
+		}
+		adopt("r3", "other")
+		if l := b.look(queued.ID); l.Phase != lease.Ended || l.How != lease.Removed {
+			t.Errorf("it is %s (%s), and would wait for ever", l.Phase, l.How)
+		}
+	})
+}
