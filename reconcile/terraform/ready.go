@@ -32,12 +32,16 @@ func (d *Driver) Prepare(shard string) *Ready {
 	if err != nil {
 		return nil
 	}
-	r := &Ready{shard: shard, lock: lock, cmd: d.runner(intent{Crowded: d.crowded()}, dir)}
-	r.cmd.Env = append(r.cmd.Env, waitsFor+"=1")
-	if r.gate, err = r.cmd.StdinPipe(); err == nil {
-		err = d.spawn(r.cmd, dir, lock)
-	}
+	end, gate, err := os.Pipe()
 	if err != nil {
+		lock.Close()
+		return nil
+	}
+	defer end.Close() // the runner has it
+	r := &Ready{shard: shard, lock: lock, gate: gate, cmd: d.runner(intent{Crowded: d.crowded()}, dir)}
+	r.cmd.Env, r.cmd.Stdin = append(r.cmd.Env, waitsFor+"=1"), end
+	if err := d.spawn(r.cmd, dir, lock); err != nil {
+		gate.Close()
 		lock.Close()
 		return nil
 	}

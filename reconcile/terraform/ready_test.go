@@ -132,3 +132,28 @@ func TestARunnerWhoseDaemonDiedGoesOnWithItsIntentOrNotAtAll(t *testing.T) {
 		})
 	}
 }
+
+func TestARunnerThatCannotComeUpLeavesNoFileOpen(t *testing.T) {
+	f := newFleet(t, newDriver(t))
+	f.must(f.job([]string{"p-1"}, nil, nil))
+	log := f.dir().log()
+	if err := errors.Join(os.Remove(log), os.Mkdir(log, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	open := func() int {
+		files, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(files)
+	}
+	before := open()
+	for range 20 {
+		if f.driver.Prepare("shard-1") != nil {
+			t.Fatal("a runner came up without a log")
+		}
+	}
+	if now := open(); now > before+10 {
+		t.Errorf("%d files were open before, %d are now", before, now)
+	}
+}

@@ -372,3 +372,30 @@ func TestAStateThatCouldNotBeWrittenIsPushedBeforeAPlan(t *testing.T) {
 		t.Error("nothing is planned before:", diff)
 	}
 }
+
+func TestADeadRunIsRememberedBeforeItsOutcomeIsTold(t *testing.T) {
+	f := newFleet(t, newDriver(t))
+	f.must(f.job([]string{"p-1"}, nil, nil))
+	reached, free := f.hang("p-2")
+	defer free()
+	running, err := f.driver.Start(testContext(t), f.job([]string{"p-2"}, nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached()
+	if err := os.Mkdir(f.dir().orphan(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := running.kill(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := running.Wait(testContext(t)); err == nil {
+		t.Errorf("its lock would never be broken: %+v", out)
+	}
+	if err := os.Remove(f.dir().orphan()); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := running.Wait(testContext(t)); err != nil || kindOf(out) != FaultLost || !exists(f.dir().orphan()) {
+		t.Errorf("%+v, %v", out, err)
+	}
+}

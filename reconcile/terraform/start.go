@@ -24,13 +24,14 @@ const pollEvery = 100 * time.Millisecond
 type Running struct {
 	Shard, Run, Pool string
 
-	driver *Driver
-	dir    shardDir
-	intent intent
-	done   chan struct{} // closed when the runner has ended, or is no longer watched
-	gone   bool          // the runner has ended; read after done
-	once   sync.Once
-	out    Outcome
+	driver  *Driver
+	dir     shardDir
+	intent  intent
+	done    chan struct{} // closed when the runner has ended, or is no longer watched
+	gone    bool          // the runner has ended; read after done
+	reading sync.Mutex    // of what follows
+	known   bool
+	out     Outcome
 }
 
 // Run starts a job and waits for its outcome. The error tells that there is no outcome; what
@@ -226,10 +227,13 @@ func (r *Running) Wait(ctx context.Context) (Outcome, error) {
 	if !r.gone {
 		return Outcome{}, fmt.Errorf("run %s of shard %s goes on: %w", r.Run, r.Shard, ErrClosed)
 	}
-	var err error
-	r.once.Do(func() { err = r.read() })
-	if err != nil {
-		return Outcome{}, err
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if !r.known {
+		if err := r.read(); err != nil {
+			return Outcome{}, err
+		}
+		r.known = true
 	}
 	return r.out, nil
 }
@@ -243,8 +247,11 @@ func (r *Running) read() error {
 	if err != nil || r.out.Run != r.Run {
 		r.out = Outcome{Run: r.Run, Started: r.intent.Created, Ended: time.Now().UTC()}
 		r.out.Err = &Fault{Kind: FaultLost, Message: "the runner died without a result", Hint: "its outcome is unknown: plan again"}
+		if err := r.dir.markOrphan(r.intent, r.out.Ended); err != nil {
+			return err
+		}
 		r.driver.started.Add(1)
-		return r.dir.markOrphan(r.intent, r.out.Ended)
+		return nil
 	}
 	r.driver.count(r.Pool, r.out.Steps)
 	return nil
