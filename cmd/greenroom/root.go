@@ -61,7 +61,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		newDemo(),
 		newServe(),
 		newAcquire(), newRenew(), newRelease(), newWith(), newRun(), newSSH(), newCp(),
-		newStatus(), newTop(), newEvents(), newCache(), newGuest(), newPool(), newPlan(), newReconcile(), newToken(), newLog(),
+		newStatus(), newTop(), newEvents(), newLease(), newCache(), newGuest(), newPool(), newPlan(), newReconcile(), newToken(), newLog(),
 		newGuestd(),
 		newModule(),
 		newReader(), newRunner(), newMan(),
