@@ -94,19 +94,26 @@ func (a *api) release(ctx context.Context, who lease.Caller, r request[client.Re
 	l, err := a.Store.Release(ctx, who, r.path("lease"), how)
 	out := outline(l)
 	if err == nil && r.Body.Hold > 0 && !l.Replayed {
-		out.Reason = a.unheld(ctx, l)
+		out.Reason = a.unheld(ctx, l, how.Hold)
 	}
 	return answer{body: out}, err
 }
 
-// unheld says why the guest was not held when its lease ended: an order to replace it goes first.
-func (a *api) unheld(ctx context.Context, l lease.Lease) string {
+// unheld says why the guest is not held for as long as was asked for when its lease ended, or not at all: an order to replace it
+// goes first.
+func (a *api) unheld(ctx context.Context, l lease.Lease, asked time.Duration) string {
 	if l.Guest == "" {
 		return "there is no guest to hold: the lease was not granted yet"
 	}
 	g, err := a.Store.Guest(ctx, l.Guest)
-	if err != nil || g.Incarnation == l.Incarnation && g.State == lease.Held {
+	if err != nil {
 		return "" // the lease has ended: that its guest can't be looked at fails nothing
+	}
+	if c := a.Store.Fleet().Cache(l.Cache); g.Incarnation == l.Incarnation && g.State == lease.Held {
+		if c == nil || asked <= c.Hold.For {
+			return ""
+		}
+		return fmt.Sprintf("guest %s is held until %s: cache %s holds a guest for at most %v", g.Name, g.Until.Format(time.RFC3339), c.Name, c.Hold.For)
 	}
 	return fmt.Sprintf("the hold was not kept: guest %s was ordered to be replaced and is %s", g.Name, g.State)
 }

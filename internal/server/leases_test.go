@@ -239,3 +239,17 @@ func TestAHoldOfAGuestThatIsToBeReplacedIsNotPromised(t *testing.T) {
 		}
 	})
 }
+
+func TestAHoldThatIsShorterThanAskedForIsSaid(t *testing.T) {
+	eachHouse(t, func(h *house) {
+		g := h.shelve("ci")
+		l := h.acquire(h.user, client.Request{Cache: "ci"})
+		hold := client.Release{Hold: client.Duration(4 * time.Hour)}
+		ended := ask[client.Lease](h, 200, sent{token: h.user, method: "DELETE", path: "/v1/leases/" + l.ID, body: hold})
+		held, err := h.store.Guest(h.t.Context(), g.Name)
+		h.must(err)
+		if want := "guest " + g.Name + " is held until " + held.Until.Format(time.RFC3339) + ": cache ci holds a guest for at most 1h0m0s"; ended.Reason != want {
+			h.t.Errorf("%q, want %q", ended.Reason, want)
+		}
+	})
+}
