@@ -163,12 +163,12 @@ func (l *Loop) bring(ctx context.Context, fleet *specs.Fleet, approved string) e
 	if err := l.o.Store.Adopt(ctx, fleet); err != nil {
 		return err
 	}
-	since, again := l.since(fleet), fleet == l.inForce()
+	since, again := l.since(fleet), fleet.Revision == l.inForce().Revision
 	if err := l.keep(fleet, since); err != nil {
 		l.o.Log.Error("the fleet could not be kept for the next start", "err", err)
 	}
 	l.putInForce(fleet, recipes, faults, since, approved)
-	if !again { // else only the store was lost: plans are of the same two revisions as before, and what is held stays so
+	if !again { // else the server was started anew or the store was lost: plans are of the same two revisions as before, and what is held stays so
 		l.o.Adopted()
 	}
 	return nil
@@ -200,7 +200,9 @@ func (l *Loop) since(fleet *specs.Fleet) time.Time {
 func (l *Loop) putInForce(fleet *specs.Fleet, recipes map[string]recipe, faults map[string]error, since time.Time, approved string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.o.Log.Info("specs are in force", "revision", fleet.Revision)
+	if fleet == l.fleet || fleet.Revision != l.fleet.Revision { // else the source has that of the last time
+		l.o.Log.Info("specs are in force", "revision", fleet.Revision)
+	}
 	l.useUp(approved, l.fleet.Revision != "" && l.fleet.Revision != fleet.Revision)
 	l.fleet, l.recipes, l.faults, l.specSince = fleet, recipes, faults, since
 	l.view.forget()

@@ -138,6 +138,7 @@ func (l *link) loopback() bool {
 
 // hints are what to do about an answer, by its code.
 var hints = map[string]string{
+	"not_yours":      "it belongs to another team: ask its holder or an admin",
 	"unauthorized":   "set GREENROOM_TOKEN or --token-file; an admin makes tokens with \"greenroom token create\"",
 	"forbidden":      "ask an admin",
 	"unknown_cache":  "see \"greenroom cache list\"",

@@ -54,7 +54,7 @@ func TestEveryCommandHasAManPageThatRendersWithoutAWarning(t *testing.T) {
 	}
 	for _, want := range []string{
 		"greenroom-cache-disable - Grant no more leases, whatever the spec says",
-		"greenroom with [--cache CACHE] -- COMMAND [ARGUMENT...]",
+		"greenroom with [--cache CACHE] [flags] -- COMMAND [ARGUMENT...]",
 		"GREENROOM_HOST, _PORT, _USER, _GUEST and _LEASE",
 		`greenroom events --follow -o json | jq -r 'select(.to == "tainted") | .guest'`,
 		"-n, --number int", "how many events, 1 to 200 (default: 50)",

@@ -17,7 +17,7 @@ import (
 func newWith() *cobra.Command {
 	var w wishes
 	cmd := &cobra.Command{
-		Use:   "with [--cache CACHE] -- COMMAND [ARGUMENT...]",
+		Use: "with [--cache CACHE] [flags] -- COMMAND [ARGUMENT...]", DisableFlagsInUseLine: true, // those behind COMMAND are its own
 		Short: "Run a command on this machine with a guest leased for it",
 		Long: "Run a command on this machine with a guest leased for it. The lease is renewed while the command runs, and released with\n" +
 			"its outcome. The command finds GREENROOM_HOST, _PORT, _USER, _GUEST and _LEASE in its environment, and in\n" +

@@ -65,3 +65,14 @@ func archivedAt(t *testing.T, dir string, at time.Time) {
 		t.Fatal(err)
 	}
 }
+
+func TestAStartClearsTheArchive(t *testing.T) {
+	state := t.TempDir()
+	old, young := filepath.Join(state, "archive", "old-then"), filepath.Join(state, "archive", "young-then")
+	archivedAt(t, old, time.Now().Add(-2*archivedFor))
+	archivedAt(t, young, time.Now().Add(-time.Hour))
+	newDriver(t, func(o *Options) { o.StateDir = state })
+	if exists(old) || !exists(young) {
+		t.Errorf("the old one is there: %v, and the young one: %v", exists(old), exists(young))
+	}
+}

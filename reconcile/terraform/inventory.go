@@ -179,8 +179,7 @@ const (
 
 // archive moves a shard's last states to the archive, and removes from there what has had its time.
 func (d *Driver) archive(dir shardDir, shard string, now time.Time) error {
-	all := filepath.Join(d.opts.StateDir, "archive")
-	archived := filepath.Join(all, shard+"-"+now.UTC().Format("20060102T150405.000000000"))
+	archived := filepath.Join(d.opts.StateDir, "archive", shard+"-"+now.UTC().Format("20060102T150405.000000000"))
 	err := os.Rename(dir.backups(), archived)
 	if err == nil {
 		err = os.Chtimes(archived, now, now) // else that of the last backup
@@ -188,14 +187,20 @@ func (d *Driver) archive(dir shardDir, shard string, now time.Time) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := pruneArchive(all, now); err != nil { // the next removal tries again
-		d.opts.Log.Error("old states of removed shards, which may hold secrets, can't be removed", "path", all, "err", err)
-	}
+	d.pruneArchive(now)
 	return nil
 }
 
-// pruneArchive leaves the newest entries of the archive that are not too old.
-func pruneArchive(dir string, now time.Time) error {
+// pruneArchive clears the archive. Where that fails, the next removal or start tries again.
+func (d *Driver) pruneArchive(now time.Time) {
+	dir := filepath.Join(d.opts.StateDir, "archive")
+	if err := removeOld(dir, now); err != nil {
+		d.opts.Log.Error("old states of removed shards, which may hold secrets, can't be removed", "path", dir, "err", err)
+	}
+}
+
+// removeOld leaves the newest entries of the archive that are not too old.
+func removeOld(dir string, now time.Time) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

@@ -159,6 +159,7 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 			return nil, fmt.Errorf("creating the state directory: %w", err)
 		}
 	}
+	d.pruneArchive(time.Now())
 	if d.binary, d.version, err = d.findBinary(ctx); err != nil {
 		return d, err
 	}
