@@ -149,6 +149,9 @@ func (l *lab) replacing(ctx context.Context, s *server, port int) ([]result, err
 	if _, err := bare.apply(ctx); err != nil {
 		return nil, err
 	}
+	if err := pause(ctx, 2*time.Second); err != nil { // after so many changes events tell no incarnations for a while
+		return nil, err
+	}
 	var ours, whole, theirs []float64
 	for n := range l.sizes.replaced {
 		if err := s.calm(ctx); err != nil {
