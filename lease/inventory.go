@@ -464,8 +464,11 @@ func (s *Store) mendDrawn(ctx context.Context, pool string) error {
 			return err
 		}
 		for _, g := range guests {
+			if !g.Drawing() {
+				continue
+			}
 			in, err := s.cacheOf(ctx, pool, g.Slot)
-			if err == nil && g.Drawing() && in != pool {
+			if err == nil && in != pool {
 				err = s.drawn(ctx, g)
 			}
 			if err != nil {

@@ -65,7 +65,7 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	l.mu.Lock()
 	now := l.o.Now()
 	free := sh.run == "" && sh.stalled == nil && !sh.until.After(now) && l.pool(pool).paused == nil &&
-		!l.breaker(l.recipes[pool].module).until.After(now) && l.underWay() < l.o.Runs && !l.crowds(sh)
+		!l.breaker(l.recipes[pool].module).until.After(now) && l.hasPlace(sh)
 	if free {
 		sh.run = run
 	}

@@ -374,27 +374,25 @@ func (l *Loop) remove(ctx context.Context, shard string) {
 	}
 }
 
-// underWay counts the runs. It needs l.mu.
-func (l *Loop) underWay() (n int) {
-	for _, sh := range l.shards {
-		if sh.run != "" {
-			n++
-		}
-	}
-	return n
-}
-
-// crowds tells that a run of the shard would take the last place from all modules that have none under way, while its own has: a
-// provider that hangs must not stop the others. It needs l.mu.
-func (l *Loop) crowds(sh *shardState) bool {
-	busy := map[string]bool{}
+// hasPlace tells that a run of the shard may begin beside those under way. The last place is kept from modules that have a run, for
+// those that have none: a provider that hangs must not stop the others. It needs l.mu.
+func (l *Loop) hasPlace(sh *shardState) bool {
+	n, busy := 0, map[string]bool{}
 	for _, other := range l.shards {
 		if other.run != "" {
+			n++
 			busy[l.recipes[other.pool].module] = true
 		}
 	}
-	idle := func(r recipe) bool { return !busy[r.module] }
-	return l.underWay() >= l.o.Runs-1 && busy[l.recipes[sh.pool].module] && slices.ContainsFunc(slices.Collect(maps.Values(l.recipes)), idle)
+	if n < l.o.Runs-1 || !busy[l.recipes[sh.pool].module] {
+		return n < l.o.Runs
+	}
+	for _, r := range l.recipes {
+		if !busy[r.module] {
+			return false
+		}
+	}
+	return n < l.o.Runs
 }
 
 func (l *Loop) running(shard string) bool {
