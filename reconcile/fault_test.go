@@ -191,25 +191,49 @@ func (h *house) endQuarantine() {
 }
 
 func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
-	h := openHouse(t)
-	small := func(f *specs.Fleet) {
-		f.Pools[0].Spare, f.Pools[0].Max, f.Caches[0].Max, f.Caches[0].Size = 1, 1, 1, 1
-	}
-	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 0, small)})
-	h.shelved(1)
-	l := h.acquire()
-	signer := lease.NewSigner(make([]byte, 32))
-	token := signer.Sign(l)
-	if err := h.rdb.FlushAll(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
-	h.loop.Wake()
-	h.until("the holder has it back", func() bool {
-		back, err := h.store.Restore(t.Context(), alice, signer, l.ID, token)
-		return err == nil && back.Guest == l.Guest
-	})
-	if g, err := h.store.Guest(t.Context(), l.Guest); err != nil || g.State != lease.Leased || g.Lease != l.ID {
-		t.Errorf("got %+v, %v", g, err)
+	for _, test := range []struct {
+		name  string
+		after func(cmd []any) bool // the command with which the store is lost
+	}{
+		{"as soon as it was granted", func(cmd []any) bool {
+			return slices.Contains(cmd, any("create")) && slices.Contains(cmd, any("greenroom:{ci}"))
+		}},
+		{"when its slot has moved", func(cmd []any) bool { return cmd[0] == "hset" && cmd[1] == "greenroom:{local}:slots" }},
+		{"when its old record was taken away", func(cmd []any) bool { return slices.Contains(cmd, any("drawn into ci")) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := openHouse(t)
+			small := func(f *specs.Fleet) {
+				f.Pools[0].Spare, f.Pools[0].Max, f.Caches[0].Max, f.Caches[0].Size = 1, 1, 1, 1
+			}
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 0, small)})
+			h.shelved(1)
+			granted := make(chan lease.Lease, 1)
+			lose := func(ctx context.Context) error {
+				leases, err := h.store.Leases(ctx, "ci", 1)
+				if err != nil || len(leases) != 1 {
+					return fmt.Errorf("%d leases, %w", len(leases), err)
+				}
+				granted <- leases[0]
+				return h.rdb.FlushAll(ctx).Err()
+			}
+			lost := &mishap{after: test.after, do: lose}
+			h.rdb.AddHook(lost)
+			lost.armed.Store(true)
+			if _, err := h.store.Acquire(t.Context(), alice, lease.Request{Cache: "ci", Wait: lease.Forever}); err != nil {
+				t.Fatal(err)
+			}
+			l := <-granted
+			h.loop.Wake()
+			signer := lease.NewSigner(make([]byte, 32))
+			h.until("the holder has it back", func() bool {
+				back, err := h.store.Restore(t.Context(), alice, signer, l.ID, signer.Sign(l))
+				return err == nil && back.Guest == l.Guest
+			})
+			if g, err := h.store.Guest(t.Context(), l.Guest); err != nil || g.State != lease.Leased || g.Lease != l.ID {
+				t.Errorf("got %+v, %v", g, err)
+			}
+		})
 	}
 }
 

@@ -67,6 +67,8 @@ type Loop struct {
 	next    time.Time     // when something in the view turns out otherwise by time
 	runs    sync.WaitGroup
 
+	metas sync.Mutex // held from reading what is kept with a shard until it is written
+
 	mu         sync.Mutex
 	driver     *terraform.Driver
 	fleet      *specs.Fleet // in force
@@ -454,9 +456,11 @@ func (l *Loop) carryOut(ctx context.Context, a Action) error {
 	case Retire:
 		_, err = l.o.Store.Claim(ctx, a.Guest, lease.Retiring, "", a.Reason, 0)
 	case Draw:
-		if _, err = l.o.Store.Draw(ctx, a.Guest, l.inForce().Cache(a.Cache)); err == nil {
-			err = l.noteCache(a.Shard, a.Guest.Name, a.Cache)
+		// Noted first: it can be leased before Draw returns, and the store be lost right then.
+		if err := l.editMeta(a.Shard, func(m *shardMeta) { m.Caches[a.Guest.Name] = a.Cache }); err != nil {
+			return err
 		}
+		_, err = l.o.Store.Draw(ctx, a.Guest, l.inForce().Cache(a.Cache))
 	}
 	log := l.o.Log.With("pool", a.Pool, "cache", a.Cache, "guest", a.Guest.Name, "shard", a.Shard)
 	if err == nil {

@@ -204,9 +204,9 @@ func (l *Loop) job(ctx context.Context, shard, pool, run string, fence int64, dr
 	if r := l.recipe(pool); r.digest == meta.Digest {
 		job.Module = r.job
 	}
-	meta.Caches = map[string]string{}
+	caches := map[string]string{}
 	for _, g := range guests {
-		meta.Caches[g.Name] = g.Cache
+		caches[g.Name] = g.Cache
 		if !drift {
 			if g, err = l.claim(ctx, g, run, fence); err != nil {
 				return job, err
@@ -217,8 +217,15 @@ func (l *Loop) job(ctx context.Context, shard, pool, run string, fence int64, dr
 	if !drift && len(job.Create)+len(job.Replace)+len(job.Destroy) == 0 {
 		return job, errNothingToDo // nothing is written: the shard may just have been removed
 	}
-	meta.Ran = true
-	return job, l.setMeta(shard, meta)
+	return job, l.editMeta(shard, func(m *shardMeta) {
+		for name, cache := range caches {
+			noted := m.Caches[name]
+			if cache == pool && noted != "" && !slices.Contains(job.Create, name) && !slices.Contains(job.Replace, name) {
+				caches[name] = noted // a spare that may have been drawn since it was read
+			}
+		}
+		m.Caches, m.Ran = caches, true
+	})
 }
 
 // claim takes a guest for the run where it needs one. Failed guests go with it: what is left of them would be in the way.

@@ -147,7 +147,15 @@ func (l *Loop) metaOf(shard string) shardMeta {
 	return shardMeta{}
 }
 
-func (l *Loop) setMeta(shard string, meta shardMeta) error {
+// editMeta changes what is kept with a shard, one change at a time: a run and a draw may both have one.
+func (l *Loop) editMeta(shard string, edit func(*shardMeta)) error {
+	l.metas.Lock()
+	defer l.metas.Unlock()
+	meta := l.metaOf(shard)
+	if meta.Caches = maps.Clone(meta.Caches); meta.Caches == nil {
+		meta.Caches = map[string]string{}
+	}
+	edit(&meta)
 	l.remember(shard, meta)
 	body, err := json.Marshal(meta)
 	if err != nil {
@@ -166,7 +174,7 @@ func (l *Loop) ensureShard(shard, pool string) error {
 	if err := l.terraform().KeepModule(r.job); err != nil {
 		l.o.Log.Warn("a module could not be kept", "pool", pool, "shard", shard, "err", err) // a run says so too
 	}
-	return l.setMeta(shard, shardMeta{Recipe: r, Digest: r.digest})
+	return l.editMeta(shard, func(m *shardMeta) { *m = shardMeta{Recipe: r, Digest: r.digest} })
 }
 
 // nextTry is the earliest time at which something that failed may be tried again; zero: nothing waits for a time.
@@ -400,15 +408,4 @@ func (l *Loop) running(shard string) bool {
 	defer l.mu.Unlock()
 	sh := l.shards[shard]
 	return sh != nil && sh.run != ""
-}
-
-// noteCache keeps with a shard which cache a guest of it is in, for the day that the store is lost.
-func (l *Loop) noteCache(shard, guest, cache string) error {
-	meta := l.metaOf(shard)
-	meta.Caches = maps.Clone(meta.Caches)
-	if meta.Caches == nil {
-		meta.Caches = map[string]string{}
-	}
-	meta.Caches[guest] = cache
-	return l.setMeta(shard, meta)
 }
