@@ -122,9 +122,6 @@ func (l *lab) stocked(ctx context.Context, s shelf) (c *contestant, parts *estat
 	if err := parts.server.stands(ctx, s.guests); err != nil {
 		return nil, parts, err
 	}
-	if err := parts.server.rests(ctx); err != nil {
-		return nil, parts, err
-	}
 	return &contestant{name: fmt.Sprintf("%d guests", s.guests), target: parts.server.target, process: parts.server.process, redis: parts.redis}, parts, nil
 }
 
@@ -201,6 +198,9 @@ func leasePairs(ctx context.Context, l *lab) ([]result, error) {
 		return nil, err
 	}
 	defer parts.close()
+	if err := parts.server.rests(ctx); err != nil {
+		return nil, err
+	}
 	greenroom.name = "greenroom"
 	bare, p, err := l.bare(ctx, parts.redis)
 	if err != nil {
@@ -234,6 +234,9 @@ func shelfSizes(ctx context.Context, l *lab) ([]result, error) {
 			return nil, err
 		}
 		defer parts.close()
+		if err := parts.server.rests(ctx); err != nil {
+			return nil, err
+		}
 		all = append(all, c)
 	}
 	if err := l.alternate(ctx, all...); err != nil {
