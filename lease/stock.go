@@ -56,12 +56,25 @@ func (s *Store) Stocks(ctx context.Context, caches ...string) ([]Stock, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	replies, err := s.stocks(ctx, caches, (*redis.Script).EvalShaRO)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline can't send the text only where it is wanted
-		replies, err = s.stocks(ctx, caches, (*redis.Script).EvalRO)
+	args := make([]any, len(States))
+	for i, state := range States {
+		args[i] = string(state)
 	}
+	cmds, err := s.together(ctx, true, func(pipe redis.Pipeliner, evaluate evaluation) {
+		for some := range slices.Chunk(caches, s.most(16)) {
+			evaluate(s.scripts["stock"], ctx, pipe, s.bases(some), args...)
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading what the caches have: %w", outage(err))
+	}
+	var replies []any
+	for _, cmd := range cmds {
+		some, _ := cmd.(*redis.Cmd).Slice()
+		replies = append(replies, some...)
+	}
+	if len(replies) != len(caches) {
+		return nil, fmt.Errorf("the store told of %d caches, and was asked for %d", len(replies), len(caches))
 	}
 	out := make([]Stock, len(caches))
 	for i, cache := range caches {
@@ -71,44 +84,43 @@ func (s *Store) Stocks(ctx context.Context, caches ...string) ([]Stock, error) {
 	return out, nil
 }
 
-// together is how many caches one script looks at: more cost less, and too many would block Redis for long. In a Redis Cluster
+type evaluation = func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd
+
+// together carries out in one round trip what fill puts into a pipeline; readOnly: none of it writes. It may be filled twice, for
+// a pipeline can't send the text of a script only where it is wanted.
+func (s *Store) together(ctx context.Context, readOnly bool, fill func(redis.Pipeliner, evaluation)) ([]redis.Cmder, error) {
+	byName, byText := (*redis.Script).EvalSha, (*redis.Script).Eval
+	if readOnly {
+		byName, byText = (*redis.Script).EvalShaRO, (*redis.Script).EvalRO
+	}
+	send := func(evaluate evaluation) ([]redis.Cmder, error) {
+		return s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			fill(pipe, evaluate)
+			return nil
+		})
+	}
+	cmds, err := send(byName)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		cmds, err = send(byText)
+	}
+	return cmds, err
+}
+
+// most is how many caches one script may look at, of n: more cost less, and too many would block Redis for long. In a Redis Cluster
 // no two caches may be in one script.
-func (s *Store) together(most int) int {
+func (s *Store) most(n int) int {
 	if _, cluster := s.rdb.(*redis.ClusterClient); cluster {
 		return 1
 	}
-	return most
+	return n
 }
 
-type evaluation = func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd
-
-// stocks returns one reply for each cache.
-func (s *Store) stocks(ctx context.Context, caches []string, evaluate evaluation) (replies []any, err error) {
-	args := make([]any, len(States))
-	for i, state := range States {
-		args[i] = string(state)
+func (s *Store) bases(caches []string) []string {
+	bases := make([]string, len(caches))
+	for i, cache := range caches {
+		bases[i] = s.base(cache)
 	}
-	cmds, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for some := range slices.Chunk(caches, s.together(16)) {
-			bases := make([]string, len(some))
-			for i, cache := range some {
-				bases[i] = s.base(cache)
-			}
-			evaluate(s.scripts["stock"], ctx, pipe, bases, args...)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, cmd := range cmds {
-		some, err := cmd.(*redis.Cmd).Slice()
-		if err != nil {
-			return nil, err
-		}
-		replies = append(replies, some...)
-	}
-	return replies, nil
+	return bases
 }
 
 func parseStock(cache string, reply []any) Stock {

@@ -34,11 +34,7 @@ func (s *Store) SweepCache(ctx context.Context, cache string) error {
 // Sweep sweeps every cache that has something to sweep. It must have run once before the first call after a start: time in which
 // nobody could renew is given back then.
 func (s *Store) Sweep(ctx context.Context) error {
-	rounds, err := s.rounds(ctx)
-	if err != nil {
-		return err
-	}
-	due, err := s.beat(ctx, rounds)
+	due, err := s.beat(ctx)
 	errs := []error{err}
 	for _, c := range due {
 		errs = append(errs, s.SweepCache(ctx, c))
@@ -55,46 +51,45 @@ type rounds struct {
 // anew is how long the rounds are kept at most.
 const anew = time.Minute
 
-// rounds reads the names of all caches, of which there may be thousands, only where there are more than last time: none is ever taken
-// away.
-func (s *Store) rounds(ctx context.Context) (rounds, error) {
-	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
-	count, err := s.rdb.SCard(tctx, s.global("caches")).Result()
-	if err != nil {
-		return rounds{}, outage(err)
-	}
+// beat notes that the store is there, and returns the caches that have something to sweep. It reads the names of all caches, of
+// which there may be thousands, only where there are more than last time: none is ever taken away.
+func (s *Store) beat(ctx context.Context) ([]string, error) {
 	s.swept.Lock()
 	defer s.swept.Unlock()
-	if int(count) == len(s.last.caches) && time.Since(s.last.read) < anew {
-		return s.last, nil
+	due, count, err := s.look(ctx, s.last)
+	if err != nil || count == len(s.last.caches) && time.Since(s.last.read) < anew {
+		return due, err
 	}
 	caches, err := s.Caches(ctx)
 	if err != nil {
-		return rounds{}, err
+		return due, err
 	}
-	s.last = rounds{caches: caches, bases: make([]string, len(caches)), read: time.Now()}
-	for i, cache := range caches {
-		s.last.bases[i] = s.base(cache)
-	}
-	return s.last, nil
+	s.last = rounds{caches, s.bases(caches), time.Now()}
+	due, _, err = s.look(ctx, s.last)
+	return due, err
 }
 
-// beat notes that the store is there, and returns the caches that have something to sweep.
-func (s *Store) beat(ctx context.Context, r rounds) (due []string, err error) {
-	for first, some := 0, s.together(250); first < len(r.caches); first += some {
-		end := min(first+some, len(r.caches))
-		tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-		places, err := s.scripts["beat"].Run(tctx, s.rdb, r.bases[first:end], s.options.Gap.Milliseconds(), s.options.Keep.Milliseconds(), keepEnded).Int64Slice()
-		cancel()
-		if err != nil {
-			return nil, fmt.Errorf("looking for caches to sweep: %w", outage(err))
+// look has a beat of some caches, and counts all that there are.
+func (s *Store) look(ctx context.Context, r rounds) (due []string, count int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	most := s.most(250)
+	cmds, err := s.together(ctx, false, func(pipe redis.Pipeliner, evaluate evaluation) {
+		pipe.SCard(ctx, s.global("caches"))
+		for some := range slices.Chunk(r.bases, most) {
+			evaluate(s.scripts["beat"], ctx, pipe, some, s.options.Gap.Milliseconds(), s.options.Keep.Milliseconds(), keepEnded)
 		}
-		for _, i := range places {
-			due = append(due, r.caches[first+int(i)-1])
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("looking for caches to sweep: %w", outage(err))
+	}
+	for i, cmd := range cmds[1:] {
+		places, _ := cmd.(*redis.Cmd).Int64Slice()
+		for _, place := range places {
+			due = append(due, r.caches[i*most+int(place)-1])
 		}
 	}
-	return due, nil
+	return due, int(cmds[0].(*redis.IntCmd).Val()), nil
 }
 
 // Lock makes writer the only one on a shard for ttl, or renews that. The token grows with every new writer.

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"time"
 )
 
 // Bounds of what the server may have in memory; see tendMemory.
@@ -19,17 +19,31 @@ const (
 func tendMemory(ctx context.Context) {
 	debug.SetGCPercent(garbage)
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	collected := make(chan struct{}, 1)
+	watchCollector(ctx, collected)
 	for {
 		metrics.Read(live)
 		debug.SetMemoryLimit(memoryLimit(int64(live[0].Value.Uint64())))
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-collected:
 		}
 	}
+}
+
+// watchCollector tells of every collection: what is in use is known anew then, and to set a limit stops all that runs.
+func watchCollector(ctx context.Context, collected chan<- struct{}) {
+	type canary struct{ _ *byte } // it has a pointer, so it stands alone, and is garbage at once
+	runtime.AddCleanup(new(canary), func(collected chan<- struct{}) {
+		select {
+		case collected <- struct{}{}:
+		default:
+		}
+		if ctx.Err() == nil {
+			watchCollector(ctx, collected)
+		}
+	}, collected)
 }
 
 // memoryLimit is the soft limit where so many bytes are in use.

@@ -138,7 +138,13 @@ func (c *Changes) tell(change lease.Change) {
 	}
 }
 
-// pulse sweeps the store each second and knows by that whether the store can be used.
+// What ends by time ends at the next sweep. One that is away is looked for more often, because nobody is served until it is swept.
+const (
+	sweepEvery = 2 * time.Second
+	awayEvery  = time.Second
+)
+
+// pulse sweeps the store and knows by that whether the store can be used.
 type pulse struct {
 	store *lease.Store
 	log   *slog.Logger
@@ -162,16 +168,24 @@ func (p *pulse) outage() error {
 }
 
 func (p *pulse) run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		p.sweep(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		}
+		p.sweep(ctx)
+		timer.Reset(p.pause())
 	}
+}
+
+func (p *pulse) pause() time.Duration {
+	if p.outage() != nil {
+		return awayEvery
+	}
+	return sweepEvery
 }
 
 func (p *pulse) sweep(ctx context.Context) {
