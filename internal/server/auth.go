@@ -27,7 +27,7 @@ func (a *api) identify(r *http.Request) (lease.Caller, error) {
 		if who, ok := r.Context().Value(peerKey{}).(lease.Caller); ok {
 			return who, nil
 		}
-		return lease.Caller{}, unauthorized("there is no bearer token; send the header Authorization: Bearer <token>")
+		return lease.Caller{}, unauthorized("the call has no bearer token, which goes into the header Authorization")
 	}
 	scheme, secret, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -35,7 +35,7 @@ func (a *api) identify(r *http.Request) (lease.Caller, error) {
 	}
 	who, ok := a.Tokens.Lookup(strings.TrimSpace(secret))
 	if !ok {
-		return lease.Caller{}, unauthorized("the bearer token is unknown, revoked or expired; an admin makes one with \"greenroom token create\"")
+		return lease.Caller{}, unauthorized("the bearer token is unknown, revoked or expired")
 	}
 	return who, nil
 }
