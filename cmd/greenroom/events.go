@@ -87,7 +87,7 @@ func followEvents(cmd *cobra.Command, c *client.Client, f client.EventFilter) er
 		},
 		Broken: func(err error) {
 			if !broken {
-				say(fmt.Sprintf("%v; trying again", err))
+				say(fmt.Sprintf("%v; trying again until it is back, Ctrl-C ends that", err))
 			}
 			broken = true
 		},

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -100,8 +101,15 @@ func (s *stream) read(ctx context.Context) (opened bool, err error) {
 		err = cause
 	case err == nil:
 		err = fmt.Errorf("the server at %s ended the stream", s.client.options.Addr)
+	case cut(err):
+		err = fmt.Errorf("the server at %s went away in the middle of the stream", s.client.options.Addr)
 	}
 	return true, err
+}
+
+// cut tells whether err is that of a connection whose other end has gone.
+func cut(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // take hands an event on, and remembers the place.
