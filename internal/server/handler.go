@@ -216,48 +216,12 @@ func decode(body []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
-		return decodeFault(err)
+		return decodeFault(body, reflect.TypeOf(into), err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return malformed("there is more after the JSON object, from byte %d on", dec.InputOffset())
 	}
 	return nil
-}
-
-// decodeFault says what is wrong with a body. encoding/json has no type for an unknown field, only a text.
-func decodeFault(err error) error {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	field, unknown := strings.CutPrefix(err.Error(), "json: unknown field ")
-	switch {
-	case unknown:
-		return &fault{http.StatusBadRequest, "unknown_field", fmt.Sprintf("the field %.80s is unknown here; see /openapi.yaml", field)}
-	case errors.As(err, &syntax):
-		return malformed("the body is no JSON: %v at byte %d", err, syntax.Offset)
-	case errors.As(err, &kind):
-		return malformed("%.80s is a %.40s where %s is wanted", kind.Field, kind.Value, wanted(kind.Type))
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return malformed("the body ends in the middle of its JSON")
-	}
-	return malformed("%v", err)
-}
-
-// wanted names what a field takes, in words of JSON.
-func wanted(t reflect.Type) string {
-	if t == reflect.TypeFor[client.Duration]() || t == reflect.TypeFor[*client.Duration]() {
-		return `a duration such as "30m"`
-	}
-	switch t.Kind() {
-	case reflect.String:
-		return "a string"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice:
-		return "a list"
-	case reflect.Map, reflect.Struct:
-		return "an object"
-	}
-	return "a number"
 }
 
 // recovered answers a panic of next as a fault of ours and logs it once.

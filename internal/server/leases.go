@@ -28,7 +28,7 @@ func (a *api) acquire(ctx context.Context, who lease.Caller, r request[client.Re
 	}
 	for name, n := range r.Body.AtLeast {
 		if !(n >= 0) || math.IsInf(n, 0) {
-			return answer{}, fmt.Errorf("%w: at_least %.40q is %v, want a number from 0 on", lease.ErrInvalid, name, n)
+			return answer{}, fmt.Errorf("%w: at_least.%.40s is %v, want a number from 0 on", lease.ErrInvalid, name, n)
 		}
 	}
 	if a.Store.Fleet().Revision == "" {
