@@ -60,9 +60,39 @@ func why(g lease.Guest) string {
 
 func newGuestShow(at *link) *cobra.Command {
 	return &cobra.Command{Use: "show GUEST", Short: "Show one guest", Args: exactArgs("GUEST"), RunE: func(cmd *cobra.Command, args []string) error {
-		ask := func(ctx context.Context, c *client.Client) (lease.Guest, error) { return c.Guest(ctx, args[0]) }
-		return look(cmd, at, ask, guestDetails)
+		ask := func(ctx context.Context, c *client.Client) (heldGuest, error) { return holderOf(ctx, c, args[0]) }
+		return look(cmd, at, ask, heldDetails)
 	}}
+}
+
+// heldGuest is a guest with who has leased it, as far as the caller may know.
+type heldGuest struct {
+	lease.Guest
+	Holder string `json:"holder,omitempty"`
+	Owner  string `json:"owner,omitempty"` // the holder's team
+}
+
+// holderOf asks for a guest and looks for its lease among those that the caller may see: others stay hidden.
+func holderOf(ctx context.Context, c *client.Client, name string) (heldGuest, error) {
+	g, err := c.Guest(ctx, name)
+	held := heldGuest{Guest: g}
+	if err != nil || g.State != lease.Leased {
+		return held, err
+	}
+	leases, err := c.Leases(ctx, "") // of all caches: that of the guest may be in the specs no more
+	for _, l := range leases {
+		if l.Guest != nil && l.Guest.Name == g.Name && l.Guest.Incarnation == g.Incarnation {
+			held.Holder, held.Owner = l.Holder, l.Owner
+		}
+	}
+	return held, err
+}
+
+func heldDetails(w *tabwriter.Writer, g heldGuest) {
+	guestDetails(w, g.Guest)
+	if g.Holder != "" {
+		row(w, "holder", fmt.Sprintf("%s (%s)", g.Holder, g.Owner))
+	}
 }
 
 func guestDetails(w *tabwriter.Writer, g lease.Guest) {
