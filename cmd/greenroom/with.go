@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"syscall"
@@ -21,7 +23,8 @@ func newWith() *cobra.Command {
 		Short: "Run a command on this machine with a guest leased for it",
 		Long: "Run a command on this machine with a guest leased for it. The lease is renewed while the command runs, and released with\n" +
 			"its outcome. The command finds GREENROOM_HOST, _PORT, _USER, _GUEST and _LEASE in its environment, and in\n" +
-			"GREENROOM_SSH_CONFIG a configuration for OpenSSH. Its exit code is passed on: 128+n when signal n ended it.",
+			"GREENROOM_SSH_CONFIG a configuration for OpenSSH. Its exit code is passed on: 128+n when signal n ended it, 127 when\n" +
+			"there is no such command, and 126 when it cannot be run.",
 		Example: "  greenroom with --cache ci -- sh -c 'ssh -F \"$GREENROOM_SSH_CONFIG\" guest uname -a'",
 		Args:    commandArgs,
 	}
@@ -30,7 +33,7 @@ func newWith() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		path, err := exec.LookPath(args[0])
 		if err != nil {
-			return &exitError{Code: 127, Err: fmt.Errorf("%w; nothing was leased", err)}
+			return unstarted(args[0], "nothing was leased", err)
 		}
 		r, err := w.request()
 		if err != nil {
@@ -78,8 +81,46 @@ func lend(cmd *cobra.Command, c *client.Client, r client.Request, path string, a
 		}
 		run := &exec.Cmd{Path: path, Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr()}
 		run.Env = append(os.Environ(), files.Environ(s.Lease())...)
-		return session.Command(run, s.Lost())
+		defer whenInterrupted(cmd, fmt.Sprintf("guest %s is given back when %s has ended", s.Lease().Guest.Name, args[0]))()
+		code, err := session.Command(run, s.Lost())
+		if err != nil {
+			err = unstarted(args[0], "the guest was given back", err)
+		}
+		return code, err
 	})
+}
+
+// unstarted is the error of a command that cannot be run, with the exit code of shells: 127 when there is none, 126 when there
+// is one that is not to be run.
+func unstarted(name, then string, err error) error {
+	code, hint := 126, ""
+	switch {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		code = 127
+	case errors.Is(err, fs.ErrPermission):
+		hint = "; see whether it is executable with \"ls -l\""
+	case errors.Is(err, syscall.ENOEXEC):
+		hint = "; a script begins with a line such as #!/bin/sh"
+	}
+	for errors.Unwrap(err) != nil { // the operation and the name are said already
+		err = errors.Unwrap(err)
+	}
+	return &exitError{Code: code, Err: fmt.Errorf("%s cannot be run: %w%s; %s", name, err, hint, then)}
+}
+
+// whenInterrupted says what follows when the command is interrupted, and at once: what it runs may take its time to end. What
+// it returns ends that, and comes back when nothing is being said.
+func whenInterrupted(cmd *cobra.Command, then string) func() {
+	said := make(chan struct{})
+	stop := context.AfterFunc(cmd.Context(), func() {
+		defer close(said)
+		fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: interrupted; %s\n", plan.Clean(then))
+	})
+	return func() {
+		if !stop() {
+			<-said
+		}
+	}
 }
 
 // settle does the work of a session, gives the guest back with the outcome, and makes the work's exit code this command's.
