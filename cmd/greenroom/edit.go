@@ -74,7 +74,7 @@ func (e *edit) run(cmd *cobra.Command, args []string) error {
 	}
 	edited, err := change.Apply(e.dir, specs.Options{Bundled: modules.Names()})
 	if faults, ok := errors.AsType[*specs.Faults](err); ok {
-		return cmp.Or(writeDiagnostics(cmd.ErrOrStderr(), faults.Files, faults.Diagnostics), err)
+		return cmp.Or(writeFaults(cmd.ErrOrStderr(), e.dir, faults), err)
 	}
 	if err != nil {
 		return err
