@@ -65,6 +65,7 @@ type Loop struct {
 	lull    chan struct{} // something wants a pass, and nobody waits for it
 	view    *view         // of the store; only the loop reads it
 	next    time.Time     // when something in the view turns out otherwise by time
+	pruned  time.Time     // when modules that nothing needs were removed last
 	runs    sync.WaitGroup
 
 	metas sync.Mutex // held from reading what is kept with a shard until it is written
@@ -295,6 +296,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
+	l.pruneModules(ctx)
 	if !l.due() {
 		l.startDrift(ctx)
 		return nil

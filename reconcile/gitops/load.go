@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
@@ -126,11 +125,7 @@ func (o reading) keep(tree fs.FS) (digest string, err error) {
 		}
 		defer release()
 	}
-	if digest, err = terraform.StoreModule(tree, o.store); err != nil {
-		return "", err
-	}
-	now := time.Now() // of its last use, for the shelf
-	return digest, os.Chtimes(filepath.Join(o.store, digest), now, now)
+	return terraform.StoreModule(tree, o.store)
 }
 
 const (

@@ -19,7 +19,6 @@ const (
 	shelfRoom  = shelfSize - 2*maxUnpacked                  // with more than that the next one, with its many small files, could be too much
 	shelfTrees = 100                                        // modules that are kept however old they are
 	inUse      = firstWithin + secondWithin + 3*time.Minute // no preview needs its modules longer, with time to spare for its end
-	blockSize  = 4 << 10                                    // bytes that the smallest file takes of a disk
 )
 
 var errShelfFull = errors.New("there is no room for the modules of another preview")
@@ -87,7 +86,7 @@ func (s *shelf) lock() (*os.File, error) {
 
 // prune removes the oldest modules while there are too many of them or they take too much, and tells what the rest takes.
 func (s *shelf) prune(now time.Time) (used int64) {
-	_ = os.RemoveAll(filepath.Join(s.dir, halfRemoved))
+	_ = terraform.RemoveHalves(s.dir)
 	removeOldest(s.dir, shelfTrees, now.Add(-time.Hour))
 	names, times := byAge(s.dir)
 	for _, name := range names {
@@ -97,7 +96,7 @@ func (s *shelf) prune(now time.Time) (used int64) {
 		if used <= s.room || !times[name].Before(now.Add(-inUse)) {
 			break
 		}
-		if removeWhole(s.dir, name) == nil {
+		if terraform.RemoveTree(s.dir, name) == nil {
 			used -= s.size(name)
 			delete(s.sizes, name)
 		}
@@ -110,15 +109,7 @@ func (s *shelf) size(name string) int64 {
 	if size, known := s.sizes[name]; known {
 		return size
 	}
-	size := int64(0)
-	_ = filepath.WalkDir(filepath.Join(s.dir, name), func(_ string, e fs.DirEntry, err error) error {
-		if err == nil { // what can't be read doesn't count
-			if info, err := e.Info(); err == nil {
-				size += max(1, (info.Size()+blockSize-1)/blockSize) * blockSize
-			}
-		}
-		return nil
-	})
+	size := terraform.TreeSize(filepath.Join(s.dir, name))
 	s.sizes[name] = size
 	return size
 }
@@ -128,23 +119,9 @@ func removeOldest(dir string, leave int, newer time.Time) {
 	names, times := byAge(dir)
 	for i, name := range names {
 		if i < len(names)-leave && times[name].Before(newer) {
-			_ = removeWhole(dir, name)
+			_ = terraform.RemoveTree(dir, name)
 		}
 	}
-}
-
-const halfRemoved = ".old" // the name of what is being removed
-
-// removeWhole takes an entry's name away first: a process that is killed meanwhile leaves nothing that looks like a whole tree.
-func removeWhole(dir, name string) error {
-	aside := filepath.Join(dir, halfRemoved)
-	if err := os.RemoveAll(aside); err != nil || name == halfRemoved {
-		return err
-	}
-	if err := os.Rename(filepath.Join(dir, name), aside); err != nil {
-		return err
-	}
-	return os.RemoveAll(aside)
 }
 
 // byAge lists a directory, the oldest entry first.

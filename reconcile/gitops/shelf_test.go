@@ -95,10 +95,10 @@ func TestAFullStoreRefusesPreviewsOfTheRepositoryToo(t *testing.T) {
 
 func TestAModuleWhoseRemovalWasCutShortIsNotTakenForWhole(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, halfRemoved, "left"), "of one that was killed\n")
+	write(t, filepath.Join(dir, ".old", "left"), "of one that was killed\n")
 	write(t, filepath.Join(dir, "tree", "main.tf"), "\n")
 	age(t, filepath.Join(dir, "tree"), hours(2))
-	age(t, filepath.Join(dir, halfRemoved), hours(2))
+	age(t, filepath.Join(dir, ".old"), hours(2))
 	removeOldest(dir, 0, time.Now())
 	if names := tree(t, dir); len(names) != 1 {
 		t.Errorf("there is %q", names)

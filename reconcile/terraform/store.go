@@ -111,7 +111,7 @@ func (d *Driver) storeModule(m Module) (Module, error) {
 	d.mods.Lock()
 	defer d.mods.Unlock()
 	modules := filepath.Join(d.opts.StateDir, "modules")
-	if _, err := os.Stat(filepath.Join(modules, m.Digest)); m.Digest != "" && err == nil {
+	if m.Digest != "" && isStored(modules, m.Digest) {
 		return Module{Digest: m.Digest}, nil
 	}
 	tree := m.FS
@@ -152,7 +152,8 @@ func addModule(tree fs.FS, modules, digest string) error {
 }
 
 // StoreModule puts a module tree into a directory of trees by digest, such as StateDir/modules, and returns its digest: that of
-// the copy, so that a tree which is being written to is stored as what it is by then. Several processes may do so at once.
+// the copy, so that a tree which is being written to is stored as what it is by then. Several processes may do so at once. The
+// time of a tree is that of its last use.
 func StoreModule(tree fs.FS, modules string) (string, error) {
 	digest, err := Digest(tree)
 	if err != nil || isStored(modules, digest) {
@@ -167,11 +168,6 @@ func StoreModule(tree fs.FS, modules string) (string, error) {
 	return digest, nil
 }
 
-func isStored(modules, digest string) bool {
-	_, err := os.Stat(filepath.Join(modules, digest))
-	return err == nil
-}
-
 func copyModule(tree fs.FS, modules string) (digest string, err error) {
 	tmp, err := os.MkdirTemp(modules, ".new-")
 	if err != nil {
@@ -184,8 +180,5 @@ func copyModule(tree fs.FS, modules string) (digest string, err error) {
 	if digest, err = Digest(os.DirFS(tmp)); err != nil {
 		return "", err
 	}
-	if err := os.Rename(tmp, filepath.Join(modules, digest)); err != nil && !isStored(modules, digest) { // else another was first
-		return "", err
-	}
-	return digest, nil
+	return digest, putTree(tmp, modules, digest)
 }
