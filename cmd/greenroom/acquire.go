@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -45,9 +47,20 @@ func newAcquire() *cobra.Command {
 		if err != nil {
 			return unleased(cmd, err)
 		}
-		return printLease(cmd, l)
+		if err := printLease(cmd, l); err != nil {
+			return unprinted(cmd, c, l, err)
+		}
+		return nil
 	}
 	return cmd
+}
+
+// unprinted gives a lease back whose id nobody has read: nobody else could, and its guest would be idle until it expires.
+func unprinted(cmd *cobra.Command, c *client.Client, l client.Lease, err error) error {
+	if _, unreleased := c.Release(context.WithoutCancel(cmd.Context()), l.ID, client.Release{}); unreleased != nil {
+		return fmt.Errorf("lease %s could be neither printed (%w) nor given back: %w", l.ID, err, unreleased)
+	}
+	return fmt.Errorf("the lease could not be printed and was given back: %w", err)
 }
 
 func printLease(cmd *cobra.Command, l client.Lease) error {
@@ -58,6 +71,7 @@ func printLease(cmd *cobra.Command, l client.Lease) error {
 	if l.Guest != nil {
 		g = *l.Guest
 	}
+	var lines strings.Builder
 	for _, kv := range [][2]string{
 		{"LEASE", l.ID},
 		{"CACHE", l.Cache},
@@ -72,9 +86,10 @@ func printLease(cmd *cobra.Command, l client.Lease) error {
 		{"OUTCOME", l.Outcome},
 		{"CERTIFICATE", l.Certificate},
 	} {
-		fmt.Fprint(cmd.OutOrStdout(), variable("GREENROOM_"+kv[0], kv[1]))
+		lines.WriteString(variable("GREENROOM_"+kv[0], kv[1]))
 	}
-	return nil
+	_, err := io.WriteString(cmd.OutOrStdout(), lines.String())
+	return err
 }
 
 func stamp(t time.Time) string {

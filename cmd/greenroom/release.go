@@ -44,8 +44,8 @@ func newRelease() *cobra.Command {
 		if isJSON(cmd) {
 			return writeJSON(cmd.OutOrStdout(), l)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", l.ID, l.How)
-		return nil
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", l.ID, l.How)
+		return err
 	}
 	return cmd
 }
