@@ -258,7 +258,7 @@ func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
 	h.shelved(2)
 	l := h.acquire()
 	dead := h.shelved(2)[0]
-	if err := os.Remove(filepath.Join(machines, l.Guest)); err != nil {
+	if err := os.Rename(filepath.Join(machines, l.Guest), filepath.Join(mirror, l.Guest)); err != nil {
 		t.Fatal(err)
 	}
 	before := h.driver.Started()
@@ -273,6 +273,11 @@ func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
 	if g, err := h.store.Guest(t.Context(), l.Guest); err != nil || g.State != lease.Leased {
 		t.Errorf("the leased guest: %+v, %v", g, err)
 	}
+	if err := os.Rename(filepath.Join(mirror, l.Guest), filepath.Join(machines, l.Guest)); err != nil { // its provider was wrong
+		t.Fatal(err)
+	}
+	h.loop.Wake("local")
+	h.until("the watchdog was told that it is there", func() bool { return !slices.Contains(h.gone(), l.Guest) })
 	if _, err := h.store.Release(t.Context(), alice, l.ID, lease.Release{Discard: true}); err != nil {
 		t.Fatal(err)
 	}

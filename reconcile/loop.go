@@ -35,7 +35,7 @@ type Options struct {
 	Source string
 	// FleetFile keeps the last good fleet, so that a restart on a bad spec goes on with it. Empty: not kept.
 	FleetFile string
-	// Vanished is told of guests that their provider took away.
+	// Vanished is told of guests that their provider took away; without evidence, of those that it has.
 	Vanished func(ctx context.Context, guests []lease.Guest, evidence string)
 	// Held is told of a revision that must not come into force before somebody approves it, with its preview, and returns
 	// the id of the plan by which people will know it. It must not block.

@@ -78,7 +78,7 @@ func (h *house) lastHeld() string {
 	return h.held[len(h.held)-1]
 }
 
-// gone lists the guests of which the loop has said that they vanished.
+// gone lists the guests of which the loop has said that they vanished, and not that they are there since.
 func (h *house) gone() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -121,11 +121,14 @@ func (h *house) start() {
 			return fmt.Sprint("plan-", len(h.held))
 		},
 		Adopted: func() { h.adopted.Add(1) },
-		Vanished: func(_ context.Context, guests []lease.Guest, _ string) {
+		Vanished: func(_ context.Context, guests []lease.Guest, evidence string) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			for _, g := range guests {
-				h.vanished = append(h.vanished, g.Name)
+				h.vanished = slices.DeleteFunc(h.vanished, func(name string) bool { return name == g.Name })
+				if evidence != "" {
+					h.vanished = append(h.vanished, g.Name)
+				}
 			}
 		},
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {

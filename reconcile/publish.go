@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"greenroom/lease"
@@ -71,16 +72,26 @@ func machine(o terraform.Output) lease.Machine {
 	return lease.Machine{ID: o.ID, Host: o.Host, Port: o.Port, User: o.User, HostKey: o.HostKey, Attributes: attributes, Reset: reset}
 }
 
-// reportVanished tells the watchdog of guests that their provider took away. Those claimed by the run are dealt with.
+// reportVanished tells the watchdog of guests that their provider took away, and of those that it has: it may have missed them the last
+// time. Those claimed by the run are dealt with.
 func (l *Loop) reportVanished(ctx context.Context, known map[string]lease.Guest, out terraform.Outcome) {
-	var gone []lease.Guest
-	for _, name := range out.Vanished {
-		if g, ok := known[name]; ok && g.Run == "" {
+	var gone, there []lease.Guest
+	looked := out.Err == nil || out.Err.Kind == terraform.FaultDrift
+	for name, g := range known {
+		_, exists := out.Incarnations[name]
+		switch {
+		case g.Run != "":
+		case slices.Contains(out.Vanished, name):
 			gone = append(gone, g)
+		case looked && exists:
+			there = append(there, g)
 		}
 	}
 	if len(gone) > 0 {
 		l.o.Vanished(ctx, gone, "terraform finds that its provider took it away (run "+out.Run+")")
+	}
+	if len(there) > 0 {
+		l.o.Vanished(ctx, there, "")
 	}
 }
 

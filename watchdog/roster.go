@@ -29,7 +29,9 @@ func (p *patrol) openMail(now time.Time) {
 	p.mu.Unlock()
 	touched := map[*pool]struct{}{}
 	for _, v := range told {
-		touched[p.lost(v, now)] = struct{}{}
+		if pl := p.lost(v, now); pl != nil {
+			touched[pl] = struct{}{}
+		}
 	}
 	for pl := range touched {
 		p.settle(pl, now)
@@ -64,8 +66,12 @@ func (p *patrol) takeTurns(now time.Time) {
 	}
 }
 
-// lost notes that a guest has been taken away. One that is unknown has come since the last reading.
+// lost notes that a guest has been taken away, or that it is there after all: then its probes tell how it is. One that is unknown
+// has come since the last reading.
 func (p *patrol) lost(v vanished, now time.Time) *pool {
+	if v.evidence == "" && !p.missed(v.guest) {
+		return nil
+	}
 	pl := p.pool(v.guest.Pool, now)
 	if pl.guests[v.guest.Name] == nil {
 		pl.update(now, v.guest, false)
@@ -73,11 +79,17 @@ func (p *patrol) lost(v vanished, now time.Time) *pool {
 	if g := pl.guests[v.guest.Name]; g != nil && int(g.Incarnation) == v.guest.Incarnation {
 		g.vanished = v.evidence
 		pl.recount(g)
-		if g.State == lease.Leased {
+		if g.State == lease.Leased && (v.evidence != "" || g.verdict() == Alive) {
 			p.carryOut(g.tell(Result{}))
 		}
 	}
 	return pl
+}
+
+// missed tells that a guest is thought to have been taken away.
+func (p *patrol) missed(of lease.Guest) bool {
+	pl := p.pools[of.Pool]
+	return pl != nil && pl.guests[of.Name] != nil && pl.guests[of.Name].vanished != ""
 }
 
 func (p *patrol) pool(name string, now time.Time) *pool {

@@ -67,7 +67,7 @@ type Watchdog struct {
 
 type vanished struct {
 	guest    lease.Guest
-	evidence string
+	evidence string // empty: it has not
 }
 
 // New returns a watchdog that does nothing until Run.
@@ -133,7 +133,8 @@ func (w *Watchdog) signal() {
 
 // Vanished tells the watchdog that the provider took guests away, as Terraform's plan has shown; evidence is what it showed.
 // That is death: they are tainted as vanished if the pool's brake allows, whatever they answer. One under a lease is left
-// alone, and its holder told. It returns at once; the rest is done by Run.
+// alone, and its holder told. No evidence means that they are there, whatever was said of them before: a provider that is in
+// trouble may know nothing of its machines for a moment. It returns at once; the rest is done by Run.
 func (w *Watchdog) Vanished(_ context.Context, guests []lease.Guest, evidence string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

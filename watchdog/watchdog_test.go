@@ -268,6 +268,57 @@ func TestAVanishedGuestIsTaintedWhateverItAnswers(t *testing.T) {
 	})
 }
 
+func TestALeasedGuestThatIsFoundAgainIsShelvedAfterItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y, h := newYard(t, poolOf(3), reused(3)), newHands()
+		y.shelve("ci", 3)
+		w := run(t, y, Options{}, h.probe)
+		l, err := y.Acquire(t.Context(), holder, lease.Request{Cache: "ci"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leased := []lease.Guest{y.guest(l.Guest)}
+		w.Vanished(t.Context(), leased, "the provider has no machine i-123")
+		eventually(t, "the holder is told", func() bool { return y.guest(l.Guest).Health != "" })
+		h.set(Failed, l.Guest)
+		pass(time.Minute)
+		w.Vanished(t.Context(), leased, "")
+		pass(time.Minute)
+		if g := y.guest(l.Guest); !strings.HasPrefix(g.Health, "dead: ") {
+			t.Errorf("it is there, but does not answer, and its holder is told %q", g.Health)
+		}
+		h.set(OK, l.Guest)
+		eventually(t, "the holder is told that all is well", func() bool { return y.guest(l.Guest).Health == "" })
+		w.Vanished(t.Context(), leased, "gone once more")
+		eventually(t, "the holder is told again", func() bool { return y.guest(l.Guest).Health != "" })
+		w.Vanished(t.Context(), leased, "")
+		eventually(t, "the holder is told at once that all is well", func() bool { return y.guest(l.Guest).Health == "" })
+		if _, err := y.Release(t.Context(), holder, l.ID, lease.Release{}); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if g := y.guest(l.Guest); g.State != lease.Shelved {
+			t.Errorf("it is %s (%s: %s)", g.State, g.Reason, g.Evidence)
+		}
+	})
+}
+
+func TestNobodyIsTaintedWhenTheProviderFindsItsMachinesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y, h := newYard(t, poolOf(5)), newHands()
+		all := y.shelve("p", 5)
+		w := run(t, y, Options{}, h.probe)
+		w.Vanished(t.Context(), all[:3], "state is empty")
+		eventually(t, "the brake is on", func() bool { return len(w.Brakes()) == 1 })
+		w.Vanished(t.Context(), all, "")
+		eventually(t, "the brake is off", func() bool { return len(w.Brakes()) == 0 })
+		pass(time.Minute)
+		if n := y.states(lease.Shelved); n != 5 {
+			t.Errorf("%d are shelved", n)
+		}
+	})
+}
+
 func TestManyVanishedGuestsHoldTheBrake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		y, h := newYard(t, poolOf(5)), newHands()
