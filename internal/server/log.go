@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 
 	"greenroom/lease"
@@ -11,7 +12,7 @@ import (
 )
 
 // errFixed is what a server answers whose log was made without a level that can be changed.
-var errFixed = fmt.Errorf("%w: the level of this server's log is fixed", lease.ErrConflict)
+var errFixed = &fault{http.StatusConflict, "conflict", "the level of this server's log is fixed; that of \"greenroom serve\" can be changed"}
 
 func (a *api) getLog(context.Context, lease.Caller, request[none]) (answer, error) {
 	if a.Level == nil {

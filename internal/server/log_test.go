@@ -12,7 +12,10 @@ import (
 
 func TestAdminsChangeTheLevelOfTheLogAtRunTime(t *testing.T) {
 	h := newHouse(t, leasetest.Embedded(t))
-	h.refused(http.StatusConflict, "conflict", sent{token: h.admin, method: "GET", path: "/v1/log"})
+	p, _ := h.refused(http.StatusConflict, "conflict", sent{token: h.admin, method: "GET", path: "/v1/log"})
+	if !strings.HasPrefix(p.Detail, "the level of this server's log is fixed") {
+		t.Errorf("a level that is fixed is told as %q", p.Detail)
+	}
 	h.parts.Level = &slog.LevelVar{}
 	h.parts.Log = slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: h.parts.Level}))
 	h.serveAgain()
