@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,7 +48,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("%w (try %q)", err, cmd.CommandPath()+" --help")
+		return usage("%s (try %q)", flagFault(err), cmd.CommandPath()+" --help")
 	})
 	formats := root.PersistentFlags()
 	formats.StringP("output", "o", "text", "output format: text or json")
@@ -69,11 +70,70 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		newVersion(),
 	)
 	completed(root)
+	root.DisableSuggestions, root.SuggestionsMinimumDistance = true, 2 // unknownCommand makes them
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Run, help.RunE = nil, helpOn // cobra's own succeeds, whatever the command is called
+		root.RemoveCommand(help)          // it comes back when a command is executed
+	}
 	root.InitDefaultCompletionCmd()
 	if scripts, _, err := root.Find([]string{"completion"}); err == nil {
 		scripts.RunE, scripts.Args = oneBelow, cobra.ArbitraryArgs // cobra's own prints its help and succeeds, whatever the shell is called
 	}
 	return root
+}
+
+// helpOn prints the help of a command.
+func helpOn(help *cobra.Command, args []string) error {
+	cmd, rest, err := help.Root().Find(args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 && cmd.HasSubCommands() {
+		return oneBelow(cmd, rest)
+	}
+	cmd.InitDefaultHelpFlag()
+	return cmd.Help()
+}
+
+// flagFault puts what the packages time and strconv say of a flag's value into our words.
+func flagFault(err error) string {
+	invalid, ok := errors.AsType[interface {
+		error
+		GetValue() string
+	}](err)
+	if !ok {
+		return err.Error()
+	}
+	cause := errors.Unwrap(invalid)
+	number, isNumber := errors.AsType[*strconv.NumError](cause)
+	want := ""
+	switch {
+	case cause == nil:
+	case strings.HasPrefix(cause.Error(), "time: "):
+		want = "want a duration such as 30m or 1h30m"
+	case isNumber && number.Func == "ParseBool":
+		want = "want true or false"
+	case isNumber:
+		want = "want a whole number"
+	}
+	if want == "" {
+		return err.Error()
+	}
+	return strings.TrimSuffix(err.Error(), cause.Error()) + want
+}
+
+// unknownCommand says in one line what cobra says in several, with the commands that may be meant.
+func unknownCommand(cmd *cobra.Command, err error) error {
+	var name string
+	if _, scan := fmt.Sscanf(err.Error(), "unknown command %q", &name); scan != nil {
+		return err
+	}
+	meant := ""
+	if near := cmd.Root().SuggestionsFor(name); len(near) > 0 {
+		meant = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("%s has no command %q%s (try %q)", cmd.Root().Name(), name, meant, cmd.Root().Name()+" --help")
 }
 
 // usageCode is the exit code of a mistake on the command line: 2, but 1 below plan, whose 2 says that there are changes, as
@@ -113,7 +173,7 @@ func report(stderr io.Writer, cmd *cobra.Command, err error) int {
 		}
 		return exit.Code
 	case strings.HasPrefix(err.Error(), "unknown command"):
-		complain(stderr, err)
+		complain(stderr, unknownCommand(cmd, err))
 		return 2
 	}
 	complain(stderr, err)

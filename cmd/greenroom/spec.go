@@ -15,15 +15,7 @@ import (
 )
 
 func newSpec() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "spec",
-		Short: "Check, lay out, show and start the HCL specs of a fleet",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("spec needs one of the commands validate, fmt, show and init (try \"greenroom spec --help\")")
-		},
-	}
-	cmd.AddCommand(newSpecValidate(), newSpecFmt(), newSpecInit(), newSpecShow())
-	return cmd
+	return group("spec", "Check, lay out, show and start the HCL specs of a fleet", newSpecValidate(), newSpecFmt(), newSpecInit(), newSpecShow())
 }
 
 func newSpecValidate() *cobra.Command {
@@ -98,9 +90,7 @@ func newSpecFmt() *cobra.Command {
 		Args:  atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			changed, err := specs.FormatFiles(argOr(args, specsDir()), !check)
-			for _, name := range changed {
-				fmt.Fprintln(cmd.OutOrStdout(), name)
-			}
+			err = errors.Join(err, listFiles(cmd, changed))
 			if err == nil && check && len(changed) > 0 {
 				return fmt.Errorf("%s not in the canonical style; run \"%s\"", count(len(changed), "file"), strings.Join(append([]string{cmd.CommandPath()}, args...), " "))
 			}
@@ -109,6 +99,18 @@ func newSpecFmt() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "change nothing; exit 1 when a file would change")
 	return cmd
+}
+
+func listFiles(cmd *cobra.Command, names []string) error {
+	if isJSON(cmd) {
+		return writeJSON(cmd.OutOrStdout(), append([]string{}, names...))
+	}
+	for _, name := range names {
+		if _, err := fmt.Fprintln(cmd.OutOrStdout(), name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // jsonDiagnostic is one element of "spec validate -o json".

@@ -68,7 +68,7 @@ func New(o Options) (*Client, error) {
 	}
 	u, err := url.Parse(o.Addr)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("the server's address %.80q is neither an http(s) URL nor the absolute path of a socket", o.Addr)
+		return nil, fmt.Errorf("the server's address %.80q is neither an http(s) URL, such as http://127.0.0.1:7070, nor the absolute path of a socket", o.Addr)
 	}
 	if c.http == nil {
 		c.http = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
