@@ -165,6 +165,8 @@ func hinted(err error) error {
 		return nil
 	case errors.As(err, &answered) && hints[answered.Code] != "":
 		return fmt.Errorf("%w (%s)", err, hints[answered.Code])
+	case !errors.As(err, &answered) && errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w (only the server's own user and root may use its socket; an admin makes tokens for --server URL)", err)
 	case !errors.As(err, &answered) && strings.Contains(err.Error(), "cannot reach the server"):
 		return fmt.Errorf("%w (is \"greenroom serve\" running? name another with --server or --state-dir)", err)
 	}

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -48,5 +52,12 @@ func TestVariablesArePrintedForAShell(t *testing.T) {
 		if got := variable("K", in); got != "K="+want+"\n" {
 			t.Errorf("%q is printed as %q, want %q", in, got, want)
 		}
+	}
+}
+
+func TestWhoMayNotUseASocketIsToldHowElseToCall(t *testing.T) {
+	err := hinted(fmt.Errorf("cannot reach the server at /s/greenroom.sock: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EACCES)}))
+	if !strings.Contains(err.Error(), "permission denied (only the server's own user and root may use its socket; ") || strings.Contains(err.Error(), "running?") {
+		t.Errorf("told: %v", err)
 	}
 }
