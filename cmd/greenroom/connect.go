@@ -97,6 +97,9 @@ func (l *link) open(cmd *cobra.Command, patience time.Duration) (*client.Client,
 	if o.Token, err = l.token(); err != nil {
 		return nil, err
 	}
+	if strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, usage("the token has a blank or a character that no token has; it is one word, such as gr_ABC: see --token-file or GREENROOM_TOKEN")
+	}
 	c, err := client.New(o)
 	if err != nil {
 		return nil, usage("%w", err)
@@ -112,7 +115,7 @@ func (l *link) token() (string, error) {
 		}
 		return strings.TrimSpace(string(text)), nil
 	}
-	if token := os.Getenv("GREENROOM_TOKEN"); token != "" {
+	if token := strings.TrimSpace(os.Getenv("GREENROOM_TOKEN")); token != "" {
 		return token, nil
 	}
 	if !l.loopback() {
@@ -138,7 +141,7 @@ func (l *link) loopback() bool {
 
 // hints are what to do about an answer, by its code.
 var hints = map[string]string{
-	"not_yours":      "it belongs to another team: ask its holder or an admin",
+	"not_yours":      "ask its holder or an admin",
 	"unauthorized":   "set GREENROOM_TOKEN or --token-file; an admin makes tokens with \"greenroom token create\"",
 	"forbidden":      "ask an admin",
 	"unknown_cache":  "see \"greenroom cache list\"",
@@ -164,13 +167,21 @@ func hinted(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &answered) && hints[answered.Code] != "":
-		return fmt.Errorf("%w (%s)", err, hints[answered.Code])
+		return advised(err, hints[answered.Code])
 	case !errors.As(err, &answered) && errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w (only the server's own user and root may use its socket; an admin makes tokens for --server URL)", err)
+		return advised(err, "only the server's own user and root may use its socket; an admin makes tokens for --server URL")
 	case !errors.As(err, &answered) && strings.Contains(err.Error(), "cannot reach the server"):
-		return fmt.Errorf("%w (is \"greenroom serve\" running? name another with --server or --state-dir)", err)
+		return advised(err, "is \"greenroom serve\" running? name another with --server or --state-dir")
 	}
 	return err
+}
+
+// advised puts a hint behind an error: in brackets, unless the error ends with some.
+func advised(err error, hint string) error {
+	if strings.HasSuffix(err.Error(), ")") {
+		return fmt.Errorf("%w; %s", err, hint)
+	}
+	return fmt.Errorf("%w (%s)", err, hint)
 }
 
 // look makes one call and prints what came back.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"greenroom/lease/client"
 )
 
 func TestTheAdminsTokenIsSentToTheTCPServerOfThisMachineOnly(t *testing.T) {
@@ -59,5 +61,25 @@ func TestWhoMayNotUseASocketIsToldHowElseToCall(t *testing.T) {
 	err := hinted(fmt.Errorf("cannot reach the server at /s/greenroom.sock: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EACCES)}))
 	if !strings.Contains(err.Error(), "permission denied (only the server's own user and root may use its socket; ") || strings.Contains(err.Error(), "running?") {
 		t.Errorf("told: %v", err)
+	}
+}
+
+func TestAHintStandsInBracketsUnlessTheErrorEndsWithSome(t *testing.T) {
+	for detail, want := range map[string]string{
+		"the lease is over":            "the lease is over (acquire another)",
+		"the lease is over (released)": "the lease is over (released); acquire another",
+	} {
+		if got := hinted(&client.Error{Problem: client.Problem{Code: "lease_over", Detail: detail}}).Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestATokenIsOneWord(t *testing.T) {
+	for token, want := range map[string]string{" gr_A\n": "cannot reach the server", "gr_A\ngr_B": "the token has a blank or a character", "gr_\u00e4": "the token has a blank or a character"} {
+		t.Setenv("GREENROOM_TOKEN", token)
+		if got := execute(t.Context(), "status", "--server", filepath.Join(t.TempDir(), "nobody.sock")); got.code == 0 || !strings.Contains(got.stderr, want) {
+			t.Errorf("%q: %+v, want %q", token, got, want)
+		}
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"greenroom/reconcile/plan"
 )
@@ -48,7 +50,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("%s (try %q)", flagFault(err), cmd.CommandPath()+" --help")
+		return usage("%s%s (try %q)", flagFault(err), flagMeant(cmd, err), cmd.CommandPath()+" --help")
 	})
 	formats := root.PersistentFlags()
 	formats.StringP("output", "o", "text", "output format: text or json")
@@ -121,6 +123,18 @@ func flagFault(err error) string {
 		return err.Error()
 	}
 	return strings.TrimSuffix(err.Error(), cause.Error()) + want
+}
+
+// flagMeant is the flag that may be meant by one that there is not.
+func flagMeant(cmd *cobra.Command, err error) string {
+	typed, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
+	meant, least := "", 3 // so many mistakes are another word
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if n := levenshtein.Distance(typed, f.Name, nil); unknown && !f.Hidden && n < min(least, len(typed)) {
+			meant, least = "; did you mean --"+f.Name+"?", n
+		}
+	})
+	return meant
 }
 
 // unknownCommand says in one line what cobra says in several, with the commands that may be meant.
