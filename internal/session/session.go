@@ -83,16 +83,24 @@ func start(ctx context.Context, c *client.Client, key ssh.Signer, l client.Lease
 	if s.loud == nil {
 		s.loud = func(string) {}
 	}
+	failing := false // told already; the next may come every second
 	failed := c.KeepAlive(ctx, l, client.Heartbeat{
 		PublicKey: ssh.Line(key.PublicKey()),
 		Renewed: func(l client.Lease) {
+			if failing {
+				s.loud(fmt.Sprintf("the heartbeat of lease %s is back", l.ID))
+			}
+			failing = false
 			s.renewed(l)
 			if o.Renewed != nil {
 				o.Renewed(l)
 			}
 		},
 		Failed: func(err error) {
-			s.loud(fmt.Sprintf("the heartbeat of lease %s failed: %v; it is tried again", l.ID, err))
+			if !failing {
+				s.loud(fmt.Sprintf("the heartbeat of lease %s failed: %v; it is tried again until the lease ends at %s", l.ID, err, clock(s.Lease().Deadline)))
+			}
+			failing = true
 		},
 	})
 	go func() {
@@ -153,7 +161,9 @@ func (s *Session) Close(ctx context.Context, how client.Release) error {
 	defer cancel()
 	l := s.Lease()
 	if _, err := s.client.Release(ctx, l.ID, how); err != nil {
-		return fmt.Errorf("lease %s could not be released and ends by itself at %s: %w", l.ID, l.Deadline.Local().Format(time.TimeOnly), err)
+		return fmt.Errorf("lease %s could not be released and ends by itself at %s: %w", l.ID, clock(l.Deadline), err)
 	}
 	return nil
 }
+
+func clock(t time.Time) string { return t.Local().Format(time.TimeOnly) }

@@ -162,8 +162,25 @@ func TestAHeartbeatThatFailsIsLoudAndALostLeaseEndsTheCommand(t *testing.T) {
 	if code != 9 || err != nil {
 		t.Errorf("the command ended with %d, %v", code, err)
 	}
-	if text := told.String(); !strings.Contains(text, "the heartbeat of lease ci.") || !strings.Contains(text, "may be somebody else's now") {
+	text := told.String()
+	if !strings.Contains(text, "; it is tried again until the lease ends at ") || !strings.Contains(text, "may be somebody else's now") || strings.Count(text, "\n") != 1 {
 		t.Errorf("told: %s", text)
+	}
+	must(t, s.Close(t.Context(), client.Release{}))
+}
+
+func TestAHeartbeatThatComesBackIsToldToo(t *testing.T) {
+	h := newHouse(t)
+	told := make(chan string, 100)
+	s, err := Open(t.Context(), h.client, Options{Request: client.Request{Cache: "ci"}, Loud: func(line string) { told <- line }})
+	must(t, err)
+	h.cut.Store(true)
+	if line := <-told; !strings.Contains(line, " failed: ") {
+		t.Errorf("told first: %s", line)
+	}
+	h.cut.Store(false)
+	if line, want := <-told, "the heartbeat of lease "+s.Lease().ID+" is back"; line != want {
+		t.Errorf("told then: %s, want %s", line, want)
 	}
 	must(t, s.Close(t.Context(), client.Release{}))
 }

@@ -167,10 +167,7 @@ func (c *Client) try(ctx context.Context, k call) error {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err // without the URL, which says nothing of a socket
-		}
-		return fmt.Errorf("cannot reach the server at %s: %w", c.options.Addr, err)
+		return c.unreached(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -187,6 +184,17 @@ func (c *Client) try(ctx context.Context, k call) error {
 		return &Error{Problem: Problem{Status: resp.StatusCode, Code: "unexpected", Detail: fmt.Sprintf("the server at %s answered what is no Greenroom answer: %v", c.options.Addr, err)}}
 	}
 	return nil
+}
+
+// unreached is the error of a call that came to no answer, with the server's address once.
+func (c *Client) unreached(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // without the URL, which says nothing of a socket
+	}
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" && dial.Net == "unix" {
+		err = dial.Err
+	}
+	return fmt.Errorf("cannot reach the server at %s: %w", c.options.Addr, err)
 }
 
 func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {

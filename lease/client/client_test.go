@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -321,6 +322,18 @@ func TestAnAddressThatIsNoneIsRefused(t *testing.T) {
 		if _, err := client.New(client.Options{Addr: addr}); err == nil {
 			t.Errorf("%q is accepted", addr)
 		}
+	}
+}
+
+func TestASocketThatIsNotThereIsNamedOnce(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "nobody.sock")
+	c, err := client.New(client.Options{Addr: socket, Retry: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "cannot reach the server at " + socket + ": connect: no such file or directory"
+	if err := c.Ready(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"syscall"
@@ -141,10 +140,7 @@ func (c *Client) open(ctx context.Context, f EventFilter) (*http.Response, error
 	req.Header.Set("Accept", "text/event-stream")
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err
-		}
-		return nil, fmt.Errorf("cannot reach the server at %s: %w", c.options.Addr, err)
+		return nil, c.unreached(err)
 	}
 	if media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); resp.StatusCode == http.StatusOK && media == "text/event-stream" {
 		return resp, nil

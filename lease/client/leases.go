@@ -163,7 +163,7 @@ func (c *Client) beat(ctx context.Context, l Lease, h Heartbeat) error {
 		}
 		h.Failed(err)
 		if pause = min(every/4+time.Millisecond, 5*time.Second); time.Now().After(expires) {
-			return fmt.Errorf("the lease is lost: it could not be renewed before its end: %w", errors.Join(lease.ErrOver, err))
+			return fmt.Errorf("the lease is lost: it could not be renewed before its end: %w; %w", lease.ErrOver, err)
 		}
 	}
 }
