@@ -153,6 +153,9 @@ func (c *clone) read(commit *object.Commit, want target, say func(answer) error)
 	if tree.damage != nil {
 		return a, fmt.Errorf("%w: %w", errDamaged, tree.damage)
 	}
+	if a.Fault != nil && a.Fault.Reason == condition.Unreachable {
+		a.Seen = "" // the fault is ours, so that the same commit is read again
+	}
 	if c.Preview {
 		return a, nil
 	}

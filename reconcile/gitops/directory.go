@@ -7,13 +7,12 @@ import (
 	"time"
 
 	"greenroom/reconcile"
-	"greenroom/reconcile/condition"
 )
 
 const (
 	settleTries = 40               // looks at a directory that is being written to, debounce apart
 	readTries   = 5                // readings of one that changes all the while
-	rereadAfter = 30 * time.Second // specs with faults, which may be mended where nobody looks
+	rereadAfter = 30 * time.Second // what has a fault, which may be mended where nobody looks
 )
 
 // lookDirectory computes the digest of what the last reading was made of, and has the directory read anew when it differs. A
@@ -38,7 +37,7 @@ func (s *Source) lookDirectory(ctx context.Context) (reconcile.Revision, bool) {
 			break // what was read is what is there
 		}
 	}
-	s.read, s.bad = time.Now(), a.Fault != nil && a.Fault.Reason == condition.SpecInvalid
+	s.read, s.bad = time.Now(), a.Fault != nil
 	return a.revision(), true
 }
 

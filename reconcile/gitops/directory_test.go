@@ -57,6 +57,19 @@ func TestEachChangeOfADirectoryIsOfferedAtOnce(t *testing.T) {
 	f.good(Load(dir).Name)
 }
 
+func TestADirectoryWhoseModulesCouldNotBeStoredIsReadAgain(t *testing.T) {
+	state := t.TempDir()
+	write(t, filepath.Join(state, "modules"), "in the way\n")
+	f := open(t, Options{Source: specsDir(t), StateDir: state})
+	r, news := f.lookDirectory(t.Context())
+	mustFault(t, r, condition.Unreachable, "storing the module")
+	noError(t, os.Remove(filepath.Join(state, "modules")))
+	f.read = f.read.Add(-rereadAfter)
+	if r, again := f.lookDirectory(t.Context()); r.Fault != nil || !news || !again {
+		t.Errorf("%+v, news %t, again %t", r, news, again)
+	}
+}
+
 func TestAnEditorsWayOfSavingIsOneChange(t *testing.T) {
 	dir := specsDir(t)
 	f := follow(t, Options{Source: dir, Every: slow})

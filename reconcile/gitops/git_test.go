@@ -65,6 +65,20 @@ func TestASourceThatCameBackIsOfferedAgain(t *testing.T) {
 	f.good(commit)
 }
 
+func TestACommitWhoseModulesCouldNotBeStoredIsTriedAgain(t *testing.T) {
+	repo := gitopstest.New(t)
+	commit := repo.CommitAndPush(fleetFiles("", "2"))
+	state := t.TempDir()
+	write(t, filepath.Join(state, "modules"), "in the way\n")
+	f := follow(t, Options{Source: repo.FileURL(), StateDir: state})
+	if r := f.bad(condition.Unreachable, "storing the module", "not a directory", "tried again"); r.Fault.Revision != commit {
+		t.Errorf("the fault is of revision %q", r.Fault.Revision)
+	}
+	noError(t, os.Remove(filepath.Join(state, "modules")))
+	f.Poke()
+	f.good(commit)
+}
+
 func noError(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -41,13 +41,13 @@ func (o reading) load(fsys fs.FS) (reconcile.Revision, inputs, sums) {
 	}
 	fleet, files, diags := specs.LoadFS(rec, at, o.options())
 	in, seen := rec.seen(files)
-	var full error
+	var unstored *condition.Fault
 	if fleet != nil {
 		for _, p := range fleet.Pools {
-			switch err := o.module(fsys, p, &in, seen); {
-			case errors.Is(err, errShelfFull):
-				full = err
-			case err != nil:
+			err := o.module(fsys, p, &in, seen)
+			if ours := storing(err); ours != nil {
+				unstored = ours
+			} else if err != nil {
 				diags = append(diags, unusable(p, err))
 			}
 		}
@@ -63,8 +63,9 @@ func (o reading) load(fsys fs.FS) (reconcile.Revision, inputs, sums) {
 	if diags.HasErrors() {
 		return reconcile.Revision{Name: name, Fault: o.invalid(name, files, diags)}, in, seen
 	}
-	if full != nil {
-		return reconcile.Revision{Name: name, Fault: &condition.Fault{Reason: condition.TooLarge, Revision: name, Message: full.Error()}}, in, seen
+	if unstored != nil {
+		unstored.Revision = name
+		return reconcile.Revision{Name: name, Fault: unstored}, in, seen
 	}
 	fleet.Revision, fleet.Dir = name, o.dir
 	return reconcile.Revision{Name: name, Fleet: fleet}, in, seen
@@ -103,6 +104,17 @@ func (o reading) module(fsys fs.FS, p *specs.Pool, in *inputs, seen sums) error 
 	seen.modules[name] = digest
 	if o.store != "" {
 		p.ModuleDir = filepath.Join(o.store, digest)
+	}
+	return nil
+}
+
+// storing is why a module could not be stored, where that is no fault of the specs: then the same revision may do later.
+func storing(err error) *condition.Fault {
+	switch {
+	case errors.Is(err, errShelfFull):
+		return &condition.Fault{Reason: condition.TooLarge, Message: err.Error()}
+	case errors.Is(err, terraform.ErrStore) && !errors.Is(err, errUnpacked):
+		return &condition.Fault{Reason: condition.Unreachable, Message: fmt.Sprintf("%v; it is tried again: is there room in the state directory?", err)}
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func newShelf(dir string, room int64) *shelf {
 func (s *shelf) reserve(tree fs.FS) (release func(), err error) {
 	lock, err := s.lock()
 	if err != nil {
-		return nil, fmt.Errorf("storing the module: %w", err)
+		return nil, fmt.Errorf("%w: %w", terraform.ErrStore, err)
 	}
 	used := s.prune(time.Now())
 	if used <= s.room {

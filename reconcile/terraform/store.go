@@ -146,10 +146,13 @@ func addModule(tree fs.FS, modules, digest string) error {
 		err = fmt.Errorf("it has changed meanwhile: its digest is %s, not %s", got, digest)
 	}
 	if err != nil {
-		return fmt.Errorf("storing the module: %w", err)
+		return fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	return nil
 }
+
+// ErrStore means that a module could not be put into its store, for no fault of the module.
+var ErrStore = errors.New("storing the module")
 
 // StoreModule puts a module tree into a directory of trees by digest, such as StateDir/modules, and returns its digest: that of
 // the copy, so that a tree which is being written to is stored as what it is by then. Several processes may do so at once. The
@@ -160,10 +163,10 @@ func StoreModule(tree fs.FS, modules string) (string, error) {
 		return digest, err
 	}
 	if err := os.MkdirAll(modules, 0o700); err != nil {
-		return "", fmt.Errorf("storing the module: %w", err)
+		return "", fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	if digest, err = copyModule(tree, modules); err != nil {
-		return "", fmt.Errorf("storing the module: %w", err)
+		return "", fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	return digest, nil
 }
