@@ -35,6 +35,7 @@ const (
 	MaxArchive = 8 << 20 // bytes of one archive
 
 	maxArchives  = 64 << 20 // bytes of all archives that are kept
+	maxGuests    = 500_000  // in the lists of all plans: who uploads specs can have hundreds of thousands in each
 	maxError     = 64 << 10 // bytes of what is said of a failure: who uploads specs can have faults without end in them
 	plansAtOnce  = 2        // plans of which one layer is made
 	firstWithin  = 2 * time.Minute
@@ -81,6 +82,7 @@ type Plans struct {
 	o         PlansOptions
 	terraform func(*reconcile.Preview, context.Context, string, func(plan.Shard)) error
 	wake      chan struct{}
+	room      int // for guests in the lists of all plans
 
 	mu    sync.Mutex
 	plans map[string]*kept     // by id
@@ -133,7 +135,7 @@ func NewPlans(o PlansOptions) (*Plans, error) {
 	if err := emptied(o.Dir); err != nil {
 		return nil, fmt.Errorf("the directory of plan previews: %w", err)
 	}
-	return &Plans{o: o, terraform: (*reconcile.Preview).Terraform, wake: make(chan struct{}, 1), plans: map[string]*kept{}}, nil
+	return &Plans{o: o, terraform: (*reconcile.Preview).Terraform, wake: make(chan struct{}, 1), room: maxGuests, plans: map[string]*kept{}}, nil
 }
 
 func emptied(dir string) error {
@@ -232,6 +234,23 @@ func (p *Plans) makeRoom(key string) bool {
 		p.remove(k)
 	}
 	return true
+}
+
+// dropLong removes the oldest plans while all of them together list too many guests, save one that was just made and those that are
+// held.
+func (p *Plans) dropLong(made *kept) {
+	guests := 0
+	for _, k := range p.plans {
+		guests += len(k.plan.Guests)
+	}
+	for guests > p.room {
+		k := p.oldest(func(k *kept) bool { return k != made && !k.held && len(k.plan.Guests) > 0 })
+		if k == nil {
+			return
+		}
+		guests -= len(k.plan.Guests)
+		p.remove(k)
+	}
 }
 
 // dropArchives forgets the oldest archives until there is room for one of size bytes. A plan that is ready stays as it is.
@@ -704,6 +723,7 @@ func (p *Plans) publish(k *kept, pv *reconcile.Preview) {
 		k.plan.Terraform = &plan.Terraform{Phase: plan.Making, Shards: []plan.Shard{}}
 		k.preview, k.todo, k.at = pv, secondLayer, k.plan.Made
 	}
+	p.dropLong(k)
 }
 
 func (p *Plans) fail(k *kept, head, why string) {

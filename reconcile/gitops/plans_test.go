@@ -769,6 +769,25 @@ func TestTheOldestPlansMakePlaceSaveThatOfTheRevisionThatIsHeld(t *testing.T) {
 	})
 }
 
+func TestTheOldestPlansMakePlaceWhenAllTogetherAreTooLong(t *testing.T) {
+	keep(t, func(t *testing.T, k *keeper) {
+		k.room = 3 // of a test's plans, each has one guest
+		held := k.hold("h0")
+		var ids []string
+		for _, ref := range []string{"main", "topic", "main", "topic"} { // one that is replaced counts until it expires
+			ids = append(ids, k.requested(t, aUser, ref).ID)
+		}
+		for i, there := range []bool{false, false, true, true} {
+			if _, err := k.Get(t.Context(), ids[i], 0); (err == nil) != there || err != nil && !errors.Is(err, ErrUnknownPlan) {
+				t.Errorf("plan %d: %v", i, err)
+			}
+		}
+		if _, err := k.Get(t.Context(), held, 0); err != nil {
+			t.Error("the one that is held:", err)
+		}
+	})
+}
+
 func TestArchivesAreDroppedWhenTheyAreTooMany(t *testing.T) {
 	keep(t, func(t *testing.T, k *keeper) {
 		file := make([]byte, MaxArchive)
