@@ -39,6 +39,7 @@ func newAcquire() *cobra.Command {
 			}
 			r.PublicKey = strings.TrimSpace(string(text))
 		}
+		heedPipes()
 		c, err := at.open(cmd, later)
 		if err != nil {
 			return err

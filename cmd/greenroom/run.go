@@ -3,7 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,12 +38,40 @@ func newRun() *cobra.Command {
 		}
 		return settle(cmd, s, func() (int, error) {
 			return inGuest(cmd, s, func(ctx context.Context, guest *ssh.Client) (int, error) {
-				return guest.Run(ctx, commandLine(args), cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
+				return runRead(ctx, cmd, guest, commandLine(args))
 			})
 		})
 	}
 	return cmd
 }
+
+// runRead runs a line in the guest for as long as somebody reads what it prints.
+func runRead(ctx context.Context, cmd *cobra.Command, guest *ssh.Client, line string) (int, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	return guest.Run(ctx, line, cmd.InOrStdin(), read{cmd.OutOrStdout(), cancel}, read{cmd.ErrOrStderr(), cancel}, nil)
+}
+
+// read hands output on, and ends the work when it cannot: with the exit code of SIGPIPE, and as silently, when nobody reads.
+type read struct {
+	to  io.Writer
+	end context.CancelCauseFunc
+}
+
+func (r read) Write(p []byte) (int, error) {
+	n, err := r.to.Write(p)
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		r.end(&exitError{Code: 128 + int(syscall.SIGPIPE)})
+	case err != nil:
+		r.end(fmt.Errorf("the output could not be written: %w", err))
+	}
+	return n, err
+}
+
+// heedPipes makes a write that nobody reads an error, where SIGPIPE would end this process and leave its lease behind. Unlike
+// an ignored signal it is not handed down to commands.
+func heedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // commandLine is what the guest's shell is given.
 func commandLine(args []string) string {
@@ -69,6 +102,7 @@ func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session,
 	if err != nil {
 		return nil, err
 	}
+	heedPipes()
 	o := session.Options{Request: r, Queued: inLine(cmd), Loud: loud(cmd)}
 	var s *session.Session
 	if id != "" {

@@ -42,7 +42,7 @@ func newSSH() *cobra.Command {
 func shell(ctx context.Context, cmd *cobra.Command, guest *ssh.Client) (int, error) {
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return guest.Run(ctx, "exec sh -s", cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
+		return runRead(ctx, cmd, guest, "exec sh -s")
 	}
 	fd := int(in.Fd())
 	columns, rows, err := term.GetSize(fd)
