@@ -94,6 +94,9 @@ func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session,
 	if id != "" && (w.cache != "" || w.labels != nil || w.atLeast != nil || w.ttl != 0 || w.wait != "") {
 		return nil, usage("--lease names the guest already; leave out what would choose another")
 	}
+	if id == "" && cmd.Flags().Changed("lease") { // such as a variable that is not set
+		return nil, usage("--lease is empty: name a lease, or leave it out to take another guest")
+	}
 	patience := later
 	if id != "" {
 		patience = soon
