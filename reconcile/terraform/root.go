@@ -245,7 +245,9 @@ func (r *run) initAsBefore(key string) bool {
 	if err != nil || !json.Valid(made) {
 		return false
 	}
-	useTree(r.in.Modules, key+".init")
+	if r.in.Preview == "" { // which changes nothing
+		useTree(r.in.Modules, key+".init")
+	}
 	work := r.dir.work()
 	err = os.RemoveAll(filepath.Join(work, ".terraform"))
 	if err == nil {
