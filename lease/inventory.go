@@ -208,6 +208,9 @@ func (s *Store) Move(ctx context.Context, actor Caller, st Step) (Guest, error) 
 	reply, err := s.run(ctx, "move", g.Cache, append([]any{
 		g.Name, g.Incarnation, list(st.From), string(st.To), escape(actor.Name), clip(st.Reason, 200), clip(st.Detail, 2048), st.HoldingRun, st.fence,
 	}, st.fields()...)...)
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrLeased) { // this very step may have been taken before
+		s.tell(Change{Kind: Unsure, Cache: g.Cache, Guest: g.Name})
+	}
 	if err != nil {
 		return Guest{}, fmt.Errorf("guest %s: %w", g.Name, asGuest(err))
 	}
@@ -641,13 +644,13 @@ func (s *Store) Guest(ctx context.Context, name string) (Guest, error) {
 	case err != nil:
 		return Guest{}, err
 	case cache == "":
-		return Guest{}, fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name)
+		return Guest{}, cmp.Or(s.lost(ctx), fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name))
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	fields, err := s.rdb.HGetAll(ctx, s.base(cache)+":guest:"+name).Result()
 	if err == nil && len(fields) == 0 {
-		return Guest{}, fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name)
+		return Guest{}, cmp.Or(s.lost(ctx), fmt.Errorf("%w: there is no guest %s", ErrUnknownGuest, name))
 	}
 	return parseGuest(fields), outage(err)
 }

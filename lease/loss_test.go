@@ -354,3 +354,98 @@ func TestARequestIsNotAbandonedBeforeTheFirstSweepAfterATimeAway(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingIsUnknownInAStoreThatWasLost(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		g := b.shelf("ci", 1)[0]
+		l := b.acquire(lease.Request{})
+		signer := lease.NewSigner(make([]byte, 32))
+		token := signer.Sign(l)
+		calls := map[string]func() error{
+			"get":     func() error { _, err := b.Get(t.Context(), alice, l.ID); return err },
+			"renew":   func() error { _, err := b.Renew(t.Context(), alice, l.ID); return err },
+			"release": func() error { _, err := b.Release(t.Context(), alice, l.ID, lease.Release{}); return err },
+			"restore": func() error { _, err := b.Restore(t.Context(), alice, signer, l.ID, token); return err },
+			"guest":   func() error { _, err := b.Guest(t.Context(), g.Name); return err },
+		}
+		all := func(when string, want map[string]error) {
+			t.Helper()
+			for name, call := range calls {
+				if err := call(); !errors.Is(err, want[name]) {
+					t.Errorf("%s, %s: got %v, want %v", when, name, err, want[name])
+				}
+			}
+		}
+		b.must(rdb.FlushAll(t.Context()).Err())
+		away := map[string]error{}
+		for name := range calls {
+			away[name] = lease.ErrUnavailable
+		}
+		all("lost", away)
+		b.must(b.Open(t.Context()))
+		all("open", away)
+		b.must(b.Adopt(t.Context(), b.fleet))
+		unknown := lease.ErrUnknownLease
+		all("rebuilt without the guest", map[string]error{
+			"get": unknown, "renew": unknown, "release": unknown, "restore": unknown, "guest": lease.ErrUnknownGuest,
+		})
+	})
+}
+
+func TestWhoeverDoesNotKnowWhatWasDoneIsHeardOf(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		g := b.shelf("ci", 1)[0]
+		unsure := 0
+		prefix, _, _ := strings.Cut(b.key(""), ":")
+		b.Store = lease.New(rdb, lease.Options{Prefix: prefix, Notify: func(c lease.Change) {
+			if c.Kind == lease.Unsure && c.Guest == g.Name {
+				unsure++
+			}
+		}})
+		b.must(b.Adopt(t.Context(), b.fleet))
+		var l lease.Lease
+		for _, step := range []struct {
+			name string
+			do   func() error
+		}{
+			{"acquire", func() error { l = b.acquire(lease.Request{Key: "k"}); return nil }},
+			{"step of a guest that was leased", func() error { _, err := b.Prepared(t.Context(), g); return err }},
+			{"release", func() error { _, err := b.Release(t.Context(), alice, l.ID, lease.Release{}); return err }},
+			{"step that was taken", func() error { _, err := b.Prepared(t.Context(), g); return err }},
+		} {
+			unsure = 0
+			first := step.do()
+			if first == nil && unsure > 0 {
+				t.Errorf("the first %s is not sure", step.name)
+			}
+			if err := step.do(); unsure == 0 {
+				t.Errorf("the second %s (%v) is sure", step.name, err)
+			}
+		}
+	})
+}
+
+func TestASweepTellsThatTheStoreWasLost(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		lost := 0
+		prefix, _, _ := strings.Cut(b.key(""), ":")
+		b.Store = lease.New(rdb, lease.Options{Prefix: prefix, Notify: func(c lease.Change) {
+			if c.Kind == lease.StoreLost {
+				lost++
+			}
+		}})
+		b.must(b.Sweep(t.Context()))
+		b.must(b.Sweep(t.Context()))
+		if lost != 0 {
+			t.Error("told of a store that is there")
+		}
+		b.must(rdb.FlushAll(t.Context()).Err())
+		b.must(b.Sweep(t.Context()))
+		if lost != 1 {
+			t.Errorf("told %d times, want once", lost)
+		}
+	})
+}

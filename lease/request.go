@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -61,6 +62,7 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	l.Replayed = text(reply[3]) == "replayed"
 	switch {
 	case l.Replayed:
+		s.tell(Change{Kind: Unsure, Cache: c.Name, Guest: l.Guest})
 	case l.Phase == Active:
 		s.tell(Change{Kind: Granted, Cache: c.Name, Guest: l.Guest, Lease: &l})
 	default:
@@ -218,12 +220,14 @@ func (s *Store) onLease(ctx context.Context, name string, caller Caller, id stri
 		return Lease{}, "", err
 	}
 	admin := flag(caller.Role == Admin || caller.Role == System)
-	reply, err := s.run(ctx, name, cache, append([]any{id, escape(caller.Owner), admin}, args...)...)
+	reply, err := s.onRecord(ctx, name, cache, append([]any{id, escape(caller.Owner), admin}, args...)...)
 	if err != nil {
 		return Lease{}, "", err
 	}
 	l := parseLease(reply[1:], cache)
-	l.Replayed = text(reply[4]) == "again"
+	if l.Replayed = text(reply[4]) == "again"; l.Replayed {
+		s.tell(Change{Kind: Unsure, Cache: cache, Guest: l.Guest})
+	}
 	if handed := text(reply[3]); handed != "" {
 		s.announce(ctx, cache, handed)
 	}
@@ -231,6 +235,29 @@ func (s *Store) onLease(ctx context.Context, name string, caller Caller, id stri
 		return l, State(text(reply[7])), nil
 	}
 	return l, "", nil
+}
+
+// onRecord carries out a call on something that should be on record. Where nothing is on record because the store was lost, that is
+// ErrUnavailable: who gives up then gives up a guest that is still there.
+func (s *Store) onRecord(ctx context.Context, name, cache string, args ...any) ([]any, error) {
+	reply, err := s.run(ctx, name, cache, args...)
+	if !errors.Is(err, ErrUnknownLease) {
+		return reply, err
+	}
+	if err := s.lost(ctx); err != nil {
+		return nil, err
+	}
+	return s.run(ctx, name, cache, args...) // it may have been found meanwhile
+}
+
+// lost is an error where the store was lost, or can't be asked.
+func (s *Store) lost(ctx context.Context) error {
+	empty, err := s.Empty(ctx)
+	if err != nil || !empty {
+		return err
+	}
+	s.tell(Change{Kind: StoreLost})
+	return fmt.Errorf("%w: the store was lost, or is new; what there was in it is being found again", ErrUnavailable)
 }
 
 // Release says how a lease ends; the zero value shelves the guest.

@@ -45,13 +45,15 @@ const (
 	LeaseEnded  Kind = "lease ended"  // released, expired, cancelled
 	GuestMoved  Kind = "guest moved"  // a guest is in another state
 	CacheToggle Kind = "cache toggle" // an override began or ended
+	Unsure      Kind = "unsure"       // somebody did not know what was done before: what came of that may not have been told
+	StoreLost   Kind = "store lost"   // what was in the store is gone, and must be found again
 )
 
 // Change is one thing that happened in the store.
 type Change struct {
 	Kind  Kind
 	Cache string
-	Guest string // GuestMoved
+	Guest string // GuestMoved, Unsure
 	State State  // GuestMoved; LeaseEnded: where its guest was sent, empty where nobody knows
 	Lease *Lease // Granted, LeaseEnded
 

@@ -57,6 +57,9 @@ func (s *Store) beat(ctx context.Context) ([]string, error) {
 	s.swept.Lock()
 	defer s.swept.Unlock()
 	due, count, err := s.look(ctx, s.last)
+	if err == nil && count < len(s.last.caches) {
+		s.tell(Change{Kind: StoreLost})
+	}
 	if err != nil || count == len(s.last.caches) && time.Since(s.last.read) < anew {
 		return due, err
 	}

@@ -230,9 +230,10 @@ func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
 				back, err := h.store.Restore(t.Context(), alice, signer, l.ID, signer.Sign(l))
 				return err == nil && back.Guest == l.Guest
 			})
-			if g, err := h.store.Guest(t.Context(), l.Guest); err != nil || g.State != lease.Leased || g.Lease != l.ID {
-				t.Errorf("got %+v, %v", g, err)
-			}
+			h.until("the guest says so, too", func() bool {
+				g, err := h.store.Guest(t.Context(), l.Guest)
+				return err == nil && g.State == lease.Leased && g.Lease == l.ID
+			})
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -171,17 +172,18 @@ func (l *Loop) stir(bell chan struct{}) {
 
 // Notify takes a change in the store; those that may need work wake the loop.
 func (l *Loop) Notify(c lease.Change) {
+	if c.Kind == lease.StoreLost {
+		l.nudge()
+		return
+	}
 	calm := l.view.notice(c)
 	switch {
 	case calm:
 		l.stir(l.lull)
-	case c.Kind == lease.Missed, c.Kind == lease.LeaseEnded, c.Kind == lease.CacheToggle, c.Kind == lease.Granted:
+	case c.Kind != lease.GuestMoved:
 		l.nudge()
-	case c.Kind == lease.GuestMoved:
-		switch c.State {
-		case lease.Tainted, lease.Failed, lease.Shelved, lease.Gone:
-			l.nudge()
-		}
+	case slices.Contains([]lease.State{lease.Tainted, lease.Failed, lease.Shelved, lease.Gone}, c.State):
+		l.nudge()
 	}
 }
 

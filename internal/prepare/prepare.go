@@ -57,6 +57,8 @@ func (p *Preparer) Notify(c lease.Change) {
 	switch {
 	case c.Kind == lease.GuestMoved && waits(c.State):
 		p.queue.put(c.Guest)
+	case c.Kind == lease.Unsure && c.Guest != "":
+		p.queue.put(c.Guest)
 	case c.Kind == lease.LeaseEnded && c.Guest != "" && (c.State == "" || waits(c.State)):
 		p.queue.put(c.Guest)
 	}

@@ -128,14 +128,15 @@ func TestAnotherHostKeyTaintsAtOnce(t *testing.T) {
 	}
 }
 
-// lend leases the guest, lets use happen to it and gives it back.
-func (y *yard) lend(use func()) {
+// lend leases the guest, lets use happen to it and gives it back. It returns the lease that was.
+func (y *yard) lend(use func()) (id string) {
 	y.t.Helper()
 	l, err := y.Acquire(y.t.Context(), caller, lease.Request{Cache: "ci"})
 	y.must(err)
 	use()
 	_, err = y.Release(y.t.Context(), caller, l.ID, lease.Release{})
 	y.must(err)
+	return l.ID
 }
 
 func TestAGuestIsResetBetweenLeases(t *testing.T) {
@@ -150,6 +151,29 @@ func TestAGuestIsResetBetweenLeases(t *testing.T) {
 	if _, err := os.Stat(leftover); err == nil || y.read("log") != "reset\n" {
 		t.Errorf("the reset script did not run once: log %q", y.read("log"))
 	}
+}
+
+func TestAReleaseThatNobodyToldOfIsSeenWhenItIsSentAgain(t *testing.T) {
+	y := newYard(t, specs.Cache{Reset: shell("echo reset >> log")})
+	y.spawn()
+	y.run(Options{Look: time.Hour})
+	tell, deaf := y.tell, atomic.Bool{}
+	y.tell = func(c lease.Change) {
+		if !deaf.Load() {
+			tell(c)
+		}
+	}
+	y.boot("ci", y.machine())
+	y.awaits(lease.Shelved)
+	id := y.lend(func() { deaf.Store(true) })
+	y.awaits(lease.Resetting)
+	deaf.Store(false)
+	ended, err := y.Release(t.Context(), caller, id, lease.Release{})
+	y.must(err)
+	if !ended.Replayed {
+		t.Error("it is the first release")
+	}
+	y.awaits(lease.Shelved)
 }
 
 func TestAFailedResetTaints(t *testing.T) {

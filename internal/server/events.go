@@ -171,6 +171,8 @@ func (f *Feed) make(t told) {
 		tell = f.moved(&e, c.Since)
 	case lease.CacheToggle:
 		f.toggled(&e)
+	case lease.StoreLost, lease.Unsure:
+		tell = false
 	}
 	if tell {
 		f.publish(e)
