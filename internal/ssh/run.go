@@ -66,7 +66,7 @@ func (c *Client) finish(ctx context.Context, session *cryptossh.Session, start f
 	}
 	var exit *cryptossh.ExitError
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, io.EOF): // the command has ended well, and did not read all of its input
 		return 0, nil
 	case errors.As(err, &exit):
 		return exit.ExitStatus(), nil

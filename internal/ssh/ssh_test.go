@@ -3,6 +3,7 @@ package ssh_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -169,6 +170,22 @@ func TestRunEndsWithItsContextAndWithItsConnection(t *testing.T) {
 		t.Error("a lost connection passes for success")
 	}
 }
+
+func TestACommandNeedNotReadItsInput(t *testing.T) {
+	client, _ := dial(t)
+	endless := reader(func(p []byte) int { return len(p) })
+	for _, code := range []int{0, 3} {
+		exit, err := client.Run(limit(t), fmt.Sprintf("head -c 1 >/dev/null; exit %d", code), endless, io.Discard, io.Discard, nil)
+		if err != nil || exit != code {
+			t.Errorf("exit %d, %v, want %d", exit, err, code)
+		}
+	}
+}
+
+// reader fills a buffer by a function.
+type reader func(p []byte) int
+
+func (r reader) Read(p []byte) (int, error) { return r(p), nil }
 
 // writer calls a function at each write.
 type writer func()
