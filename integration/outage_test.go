@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -105,6 +106,33 @@ func TestARedisThatGoesAwayLosesNoLease(t *testing.T) {
 	}
 	h.matched(t, after)
 	h.release(l.ID)
+}
+
+func TestAGuestIsGivenBackAlsoWhenTheStoreWasLostMeanwhile(t *testing.T) {
+	t.Parallel()
+	redis := leasetest.Redis(t)
+	h := newHouse(t, options{redis: redis.URL})
+	h.write(fleet{max: 1, warm: 1, size: 1})
+	h.start()
+	h.converged()
+	gate := h.path("gate")
+	noError(t, syscall.Mkfifo(gate, 0o600))
+	var code int
+	var errs string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, errs, code = h.cli("with", "--cache", "ci", "--", "cat", gate)
+	}()
+	open := must(os.OpenFile(gate, os.O_WRONLY, 0))(t) // it is being read
+	noError(t, redis.Client.FlushAll(t.Context()).Err())
+	h.in("local-1", 1, lease.Quarantined)
+	noError(t, open.Close())
+	<-done
+	if code != 0 || errs != "" {
+		t.Errorf("exit status %d, %s", code, errs)
+	}
+	h.in("local-1", 1, lease.Shelved)
 }
 
 func TestASecondServerOnOneStateDirectoryIsRefused(t *testing.T) {

@@ -160,7 +160,7 @@ func (s *Session) Close(ctx context.Context, how client.Release) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
 	l := s.Lease()
-	if _, err := s.client.Release(ctx, l.ID, how); err != nil {
+	if _, err := s.client.GiveBack(ctx, l, how); err != nil {
 		return fmt.Errorf("lease %s could not be released and ends by itself at %s: %w", l.ID, clock(l.Deadline), err)
 	}
 	return nil

@@ -114,6 +114,19 @@ func (c *Client) Release(ctx context.Context, id string, r Release) (Lease, erro
 	return fetch[Lease](ctx, c, call{method: http.MethodDelete, path: leasePath(id), body: r})
 }
 
+// GiveBack releases a lease that is held. One that the store has lost since it was renewed last is restored by its token first: its
+// guest would stay aside until nobody can hold it any more.
+func (c *Client) GiveBack(ctx context.Context, l Lease, r Release) (Lease, error) {
+	ended, err := c.Release(ctx, l.ID, r)
+	if l.Token == "" || !errors.Is(err, lease.ErrUnknownLease) {
+		return ended, err
+	}
+	if _, err := c.Renew(ctx, l.ID, Renewal{Token: l.Token}); err != nil {
+		return Lease{}, err
+	}
+	return c.Release(ctx, l.ID, r)
+}
+
 // Heartbeat says how a lease is kept alive.
 type Heartbeat struct {
 	PublicKey string      // certified at each renewal instead of the request's
