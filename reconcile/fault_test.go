@@ -238,6 +238,22 @@ func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
 	}
 }
 
+func TestAGuestThatCannotBeBornIsReplacedAloneAlsoWhereGuestsHaveSeveralResources(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 4, func(f *specs.Fleet) {
+		f.Pools[0].UserData = "#!/bin/sh\n[ $GREENROOM_GUEST != local-2 ]\n"
+	})})
+	h.until("the others are shelved as they were made", func() bool {
+		first := 0
+		for _, g := range h.guests(t.Context()) {
+			if g.State == lease.Shelved && g.Incarnation == 1 && slices.Contains([]string{"local-1", "local-3", "local-4"}, g.Name) {
+				first++
+			}
+		}
+		return first == 3
+	})
+}
+
 func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
 	mirror, machines := t.TempDir(), t.TempDir()
 	to := filepath.Join(mirror, "registry.terraform.io/greenroom/room/1.0.0", runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-room_v1.0.0")

@@ -44,6 +44,7 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 	case g.State == lease.Replacing && whole && applied == g.Incarnation+1:
 		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation+1, machine(o))
 	case !certain: // nobody knows: the claim stays, and the next run of the shard finds out
+	case g.State == lease.Provisioning && exists && unfinished(g.Name, out): // or goes on
 	case g.State == lease.Retiring && !exists:
 		err = l.o.Store.Remove(ctx, g, run, g.Reason)
 	case g.State == lease.Provisioning && !exists:
@@ -54,6 +55,11 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 		_, err = l.o.Store.Unclaim(ctx, g, run, why(g.Name, out))
 	}
 	return err
+}
+
+// unfinished tells that nothing is wrong with a guest but that others have failed before it was whole.
+func unfinished(guest string, out terraform.Outcome) bool {
+	return out.Err != nil && out.Err.Kind == terraform.FaultApply && len(out.Failed) > 0 && out.Failed[guest] == ""
 }
 
 func why(guest string, out terraform.Outcome) string {

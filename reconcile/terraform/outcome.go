@@ -180,7 +180,7 @@ func (r *run) collect(ctx context.Context, finished bool) error {
 	}
 	good, bad := checkOutputs(raw)
 	known, broken := st.known(r.names(st))
-	broken = append(broken, unsettled...)
+	broken = slices.Concat(broken, unsettled, r.unfinished)
 	r.out.Guests, r.out.Incarnations = map[string]Output{}, map[string]int{}
 	for name, o := range good {
 		if !slices.Contains(broken, name) && !r.missing(name, finished) {

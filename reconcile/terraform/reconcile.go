@@ -393,23 +393,28 @@ func (r *run) moved(ctx context.Context, before *state) bool {
 	return err == nil && (now.Serial != before.Serial || now.Lineage != before.Lineage)
 }
 
-// blame says of each claimed guest whose changes were not all completed why it failed.
+// blame says of each claimed guest whose changes were not all completed why it failed. Where each error is of a guest, one without
+// an error has not failed: Terraform makes no resource that refers to others as long as one of those is missing. The next run goes on
+// with it.
 func (r *run) blame(s *stream, planned []Change, names []string) {
-	general := "the apply ended before it was done"
-	if errs := s.errors(); len(errs) > 0 {
-		general = errs[0].text()
+	general, own := "the apply ended before it was done", map[string]string{}
+	for i, d := range s.errors() {
+		if i == 0 {
+			general = d.text()
+		}
+		if owner := ownerOf(d.Address, names); own[owner] == "" {
+			own[owner] = d.text()
+		}
 	}
+	others := len(own) == 0 || own[""] != ""
 	for _, c := range planned {
 		owner := ownerOf(c.Address, names)
-		if owner == "" || s.completed(c) || r.out.Failed[owner] != "" {
-			continue
-		}
-		r.out.Failed[owner] = general
-		for _, d := range s.errors() {
-			if ownerOf(d.Address, names) == owner {
-				r.out.Failed[owner] = d.text()
-				break
-			}
+		switch {
+		case owner == "" || s.completed(c) || r.out.Failed[owner] != "":
+		case own[owner] != "" || others:
+			r.out.Failed[owner] = cmp.Or(own[owner], general)
+		default:
+			r.unfinished = append(r.unfinished, owner)
 		}
 	}
 }

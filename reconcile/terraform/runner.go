@@ -122,19 +122,20 @@ func (b *boundedWriter) Write(p []byte) (int, error) {
 
 // run is one run of one shard, within the runner.
 type run struct {
-	dir     shardDir
-	in      intent
-	log     *slog.Logger
-	session *session
-	waiting *standby // while a plan is made
-	saved   bool     // the state, before it is written
-	module  declared
-	redact  *redaction
-	before  rootInputs     // of the run before this one: their secrets may be in the state
-	applied map[string]int // incarnations
-	settled bool           // the outputs in the state tell what exists
-	out     Outcome
-	told    plan.Shard // by a preview
+	dir        shardDir
+	in         intent
+	log        *slog.Logger
+	session    *session
+	waiting    *standby // while a plan is made
+	saved      bool     // the state, before it is written
+	module     declared
+	redact     *redaction
+	before     rootInputs     // of the run before this one: their secrets may be in the state
+	applied    map[string]int // incarnations
+	settled    bool           // the outputs in the state tell what exists
+	unfinished []string       // guests that have not failed, and are not whole because others have
+	out        Outcome
+	told       plan.Shard // by a preview
 }
 
 // answer is what a runner leaves behind.
