@@ -19,6 +19,7 @@ import (
 	"greenroom/lease"
 	"greenroom/reconcile"
 	"greenroom/reconcile/plan"
+	"greenroom/specs"
 )
 
 // The facts that a call on the plans can run into.
@@ -35,6 +36,7 @@ const (
 	MaxArchive = 8 << 20 // bytes of one archive
 
 	maxArchives  = 64 << 20 // bytes of all archives that are kept
+	maxWanted    = 100_000  // guests that the specs of an archive keep ready: a forecast of so many takes seconds
 	maxGuests    = 500_000  // in the lists of all plans: who uploads specs can have hundreds of thousands in each
 	maxError     = 64 << 10 // bytes of what is said of a failure: who uploads specs can have faults without end in them
 	plansAtOnce  = 2        // plans of which one layer is made
@@ -633,6 +635,11 @@ func (p *Plans) makeFirst(ctx context.Context, m making) {
 		if r = p.read(ctx, m); r.Fault != nil {
 			return fmt.Errorf("%s: %w", r.Fault.Reason, r.Fault)
 		}
+		if len(m.request.Archive) > 0 {
+			if n := wanted(r.Fleet); n > maxWanted {
+				return fmt.Errorf("the specs keep %d guests ready (warm and spare, of all caches and pools); a preview of uploaded specs forecasts at most %d", n, maxWanted)
+			}
+		}
 		pv, err = p.o.Loop.Preview(ctx, r)
 		return err
 	})
@@ -643,6 +650,14 @@ func (p *Plans) makeFirst(ctx context.Context, m making) {
 		}
 		p.publish(k, pv)
 	})
+}
+
+// wanted is how many guests a fleet keeps ready.
+func wanted(f *specs.Fleet) (n int) {
+	for _, c := range f.AllCaches() {
+		n += c.Warm
+	}
+	return n
 }
 
 // read reads a revision anew. What a ref names may have moved since, and then its new head is what is previewed.

@@ -23,6 +23,7 @@ import (
 	"greenroom/reconcile"
 	"greenroom/reconcile/condition"
 	"greenroom/reconcile/plan"
+	"greenroom/specs"
 )
 
 var (
@@ -43,6 +44,7 @@ type house struct {
 	now      int           // previews under way
 	atOnce   int           // most that ever were
 	absolute [][]string    // that archives were read with
+	spare    int           // that they want
 	approved []string      // digests
 	refuses  error         // approvals
 }
@@ -85,7 +87,7 @@ func (h *house) Archive(ctx context.Context, zip []byte, absolute []string) reco
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.absolute = append(h.absolute, absolute)
-	return reconcile.Revision{Name: fmt.Sprintf("zip-%d", len(zip))}
+	return reconcile.Revision{Name: fmt.Sprintf("zip-%d", len(zip)), Fleet: &specs.Fleet{Pools: []*specs.Pool{{Name: "p", Max: h.spare, Spare: h.spare}}}}
 }
 
 func (h *house) Preview(ctx context.Context, r reconcile.Revision) (*reconcile.Preview, error) {
@@ -346,6 +348,18 @@ func TestOnlyAdminsUploadSpecsThatNameAnyModule(t *testing.T) {
 					t.Error(diff)
 				}
 			})
+		})
+	}
+}
+
+func TestUploadedSpecsAreForecastWithinReasonOnly(t *testing.T) {
+	for spare, want := range map[int]plan.Phase{maxWanted: plan.Ready, maxWanted + 1: plan.Failed} {
+		keep(t, func(t *testing.T, k *keeper) {
+			k.house.set(func() { k.house.spare = spare })
+			got := k.get(t, k.request(t, anAdmin, PlanRequest{Archive: []byte("zip")}).ID, time.Minute)
+			if got.Phase != want || want == plan.Failed && !strings.Contains(got.Error, "keep 100001 guests ready") {
+				t.Errorf("%d spares: %s, %q", spare, got.Phase, got.Error)
+			}
 		})
 	}
 }
