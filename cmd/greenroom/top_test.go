@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"reflect"
 	"strings"
 	"syscall"
@@ -261,6 +262,9 @@ func startTop(t *testing.T, s *terminal, server string) *exec.Cmd {
 }
 
 func TestTopLivesInATerminalUntilASignalEndsIt(t *testing.T) {
+	heard := make(chan os.Signal, 1) // also where the tests were started by nohup
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	server := aHouse(t)
 	for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(end.String(), func(t *testing.T) {

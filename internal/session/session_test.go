@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -284,6 +285,9 @@ func TestACommandThatOutlivesALostLeaseIsKilledWithItsGroup(t *testing.T) {
 }
 
 func TestAHangUpReachesTheCommand(t *testing.T) {
+	heard := make(chan os.Signal, 1) // also where the tests were started by nohup
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	read, write, err := os.Pipe()
 	must(t, err)
 	defer read.Close()
