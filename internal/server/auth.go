@@ -27,7 +27,7 @@ func (a *api) identify(r *http.Request) (lease.Caller, error) {
 		if who, ok := r.Context().Value(peerKey{}).(lease.Caller); ok {
 			return who, nil
 		}
-		return lease.Caller{}, unauthorized("the call has no bearer token, which goes into the header Authorization")
+		return lease.Caller{}, unauthorized("the call has no bearer token, which goes into a header: Authorization: Bearer <token>")
 	}
 	scheme, secret, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
