@@ -125,12 +125,27 @@ func TestAGuestIsGivenBackAlsoWhenTheStoreWasLostMeanwhile(t *testing.T) {
 		_, errs, code = h.cli("with", "--cache", "ci", "--", "cat", gate)
 	}()
 	open := must(os.OpenFile(gate, os.O_WRONLY, 0))(t) // it is being read
+	next := make(chan int, 1)
+	go func() {
+		_, _, code := h.cli("with", "--cache", "ci", "--", "true")
+		next <- code
+	}()
+	h.until("another waits in line", func() error {
+		c, err := h.api.Cache(h.Context(), "ci")
+		if err == nil && c.Queue != 1 {
+			err = fmt.Errorf("the queue has %d", c.Queue)
+		}
+		return err
+	})
 	noError(t, redis.Client.FlushAll(t.Context()).Err())
 	h.in("local-1", 1, lease.Quarantined)
 	noError(t, open.Close())
 	<-done
 	if code != 0 || errs != "" {
 		t.Errorf("exit status %d, %s", code, errs)
+	}
+	if code := <-next; code != 0 {
+		t.Errorf("who waited in line ends with %d", code)
 	}
 	h.in("local-1", 1, lease.Shelved)
 }

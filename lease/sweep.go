@@ -72,24 +72,45 @@ func (s *Store) beat(ctx context.Context) ([]string, error) {
 	return due, err
 }
 
-// look has a beat of some caches, and counts all that there are.
+// look has a beat of some caches, and counts all that there are. In a Redis Cluster it goes from one to the next and stops where a
+// node is away: time in which not all can be served must not pass for time in which leases could be renewed.
 func (s *Store) look(ctx context.Context, r rounds) (due []string, count int, err error) {
+	most := s.most(250)
+	step := len(r.bases)
+	if most == 1 {
+		step = 1
+	}
+	for first := 0; first == 0 || first < len(r.bases); first += max(step, 1) {
+		some := r.bases[first:min(first+step, len(r.bases))]
+		places, all, err := s.lookAt(ctx, some, most)
+		if err != nil {
+			return nil, 0, fmt.Errorf("looking for caches to sweep: %w", outage(err))
+		}
+		for _, place := range places {
+			due = append(due, r.caches[first+place])
+		}
+		count = all
+	}
+	return due, count, nil
+}
+
+// lookAt returns the places of the caches that are due, in one round trip, and how many caches there are in all.
+func (s *Store) lookAt(ctx context.Context, bases []string, most int) (due []int, count int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	most := s.most(250)
 	cmds, err := s.together(ctx, false, func(pipe redis.Pipeliner, evaluate evaluation) {
 		pipe.SCard(ctx, s.global("caches"))
-		for some := range slices.Chunk(r.bases, most) {
+		for some := range slices.Chunk(bases, most) {
 			evaluate(s.scripts["beat"], ctx, pipe, some, s.options.Gap.Milliseconds(), s.options.Keep.Milliseconds(), keepEnded)
 		}
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("looking for caches to sweep: %w", outage(err))
+		return nil, 0, err
 	}
 	for i, cmd := range cmds[1:] {
 		places, _ := cmd.(*redis.Cmd).Int64Slice()
 		for _, place := range places {
-			due = append(due, r.caches[i*most+int(place)-1])
+			due = append(due, i*most+int(place)-1)
 		}
 	}
 	return due, int(cmds[0].(*redis.IntCmd).Val()), nil

@@ -17,6 +17,7 @@ import (
 	"greenroom/lease"
 	"greenroom/reconcile"
 	"greenroom/reconcile/condition"
+	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
 
@@ -214,8 +215,9 @@ func TestADrawnGuestComesBackToItsHolderWhenTheStoreIsLost(t *testing.T) {
 				if err != nil || len(leases) != 1 {
 					return fmt.Errorf("%d leases, %w", len(leases), err)
 				}
-				granted <- leases[0]
-				return h.rdb.FlushAll(ctx).Err()
+				err = h.rdb.FlushAll(ctx).Err()
+				granted <- leases[0] // not before: it would be found where it was
+				return err
 			}
 			lost := &mishap{after: test.after, do: lose}
 			h.rdb.AddHook(lost)
@@ -251,6 +253,60 @@ func TestAGuestThatCannotBeBornIsReplacedAloneAlsoWhereGuestsHaveSeveralResource
 			}
 		}
 		return first == 3
+	})
+}
+
+func TestAGuestThatIsNotWholeIsPublishedByNoRunThatFails(t *testing.T) {
+	h, gate := openHouse(t), filepath.Join(t.TempDir(), "gate")
+	write := func() {
+		if err := os.WriteFile(gate, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	use := module(t, t.TempDir(), inputs+fmt.Sprintf(`
+locals { gate = file(%q) }
+resource "terraform_data" "guest" {
+  for_each         = var.guests
+  triggers_replace = each.value.incarnation
+  provisioner "local-exec" {
+    command = "[ ${each.key} != local-2 ]"
+  }
+}
+resource "terraform_data" "second" {
+  for_each         = var.guests
+  triggers_replace = [terraform_data.guest[each.key].id]
+}
+`, gate)+outputs)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 3, use)})
+	last := func(kind string, failures int) func() bool {
+		return func() bool {
+			st, err := h.loop.Status(t.Context())
+			return err == nil && len(st.Pools) == 1 && slices.ContainsFunc(st.Pools[0].Shards, func(s condition.ShardStatus) bool {
+				return s.LastRun != nil && s.LastRun.Result == kind && s.Failures >= failures
+			})
+		}
+	}
+	h.until("one fails, and the others are not whole", last(terraform.FaultApply, 1))
+	if err := os.Remove(gate); err != nil {
+		t.Fatal(err)
+	}
+	h.until("what the next run has left was taken in, which fails before its apply, as the one after it does", last(terraform.FaultPlan, 3))
+	for _, g := range h.guests(t.Context()) {
+		if g.State == lease.Booting || g.State == lease.Shelved {
+			t.Errorf("%s is %s", g.Name, g.State)
+		}
+	}
+	write()
+	h.until("two are shelved", func() bool {
+		h.loop.Wake("local")
+		n := 0
+		for _, g := range h.guests(t.Context()) {
+			if g.State == lease.Shelved {
+				n++
+			}
+		}
+		return n >= 2
 	})
 }
 

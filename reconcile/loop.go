@@ -173,12 +173,17 @@ func (l *Loop) stir(bell chan struct{}) {
 // Notify takes a change in the store; those that may need work wake the loop.
 func (l *Loop) Notify(c lease.Change) {
 	if c.Kind == lease.StoreLost {
-		l.nudge()
+		l.mu.Lock()
+		unseen := l.passErr == nil && l.fleet != nil && l.fleet.Revision != ""
+		l.mu.Unlock()
+		if unseen { // else it is known, and there are as many notices as calls
+			l.nudge()
+		}
 		return
 	}
 	calm := l.view.notice(c)
 	switch {
-	case calm:
+	case calm, c.Kind == lease.Unsure: // whoever sends calls again may do so all the time
 		l.stir(l.lull)
 	case c.Kind != lease.GuestMoved:
 		l.nudge()

@@ -341,7 +341,7 @@ func (v *view) nextTurn(s Snapshot) (next time.Time) {
 	for _, g := range s.Guests {
 		switch g.State {
 		case lease.Held, lease.Quarantined:
-			consider(g.Until.Add(time.Second)) // the sweep is first
+			consider(g.Until.Add(3 * time.Second)) // the sweep, which comes every other second, is first
 		}
 		if age := ages[g.Cache]; age > 0 && !g.Born.IsZero() && g.Born.Add(age).After(s.Now) {
 			consider(g.Born.Add(age))

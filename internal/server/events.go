@@ -84,7 +84,11 @@ func newFeed(store *lease.Store, log *slog.Logger, now func() time.Time, closing
 }
 
 // Notify takes a change in the store. It does not block.
-func (f *Feed) Notify(c lease.Change) { f.push(told{change: c, at: f.now()}) }
+func (f *Feed) Notify(c lease.Change) {
+	if c.Kind != lease.StoreLost && c.Kind != lease.Unsure { // nothing happened, and there are as many as calls
+		f.push(told{change: c, at: f.now()})
+	}
+}
 
 // InForce tells that a revision of the specs came into force.
 func (f *Feed) InForce(revision string) {
@@ -171,8 +175,6 @@ func (f *Feed) make(t told) {
 		tell = f.moved(&e, c.Since)
 	case lease.CacheToggle:
 		f.toggled(&e)
-	case lease.StoreLost, lease.Unsure:
-		tell = false
 	}
 	if tell {
 		f.publish(e)

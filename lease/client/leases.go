@@ -37,7 +37,9 @@ func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Le
 			place = l.Position
 			queued(l)
 		}
-		l, err = hurried.Wait(ctx, l.ID, pollTime)
+		if l, err = hurried.Wait(ctx, l.ID, pollTime); errors.Is(err, lease.ErrUnknownLease) { // the store was lost, with its queues
+			l, err = hurried.Request(ctx, r)
+		}
 	}
 	if ctx.Err() != nil {
 		if err := c.undo(context.WithoutCancel(ctx), r); err != nil {

@@ -170,9 +170,12 @@ func (r *run) collect(ctx context.Context, finished bool) error {
 		return &Fault{Kind: FaultContract, Message: err.Error()}
 	}
 	var unsettled []string
-	if r.settled {
+	switch {
+	case r.settled && len(r.unfinished) > 0: // the outputs may have them, and a run that fails before its apply would take them for whole
+		err = writeJSON(r.dir.unsettled(), r.unfinished)
+	case r.settled:
 		err = removeIfThere(r.dir.unsettled())
-	} else {
+	default:
 		err = readJSON(r.dir.unsettled(), &unsettled)
 	}
 	if err != nil {

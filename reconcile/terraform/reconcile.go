@@ -406,7 +406,7 @@ func (r *run) blame(s *stream, planned []Change, names []string) {
 			own[owner] = d.text()
 		}
 	}
-	others := len(own) == 0 || own[""] != ""
+	others := len(own) == 0 || own[""] != "" || len(s.diags) >= maxDiagnostics || s.truncated > 0 // or errors that nobody has seen
 	for _, c := range planned {
 		owner := ownerOf(c.Address, names)
 		switch {
