@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +17,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"greenroom/lease"
-	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
 )
 
@@ -30,41 +27,30 @@ const (
 	soakMax     = 14 // guests of each of the two pools: the last of a shelf is not rolled out while its pool is full
 )
 
-// soak is a house with two pools, two caches that share one of them, and clients, in which everything goes wrong.
+// soak is a house with two pools, two caches that share one of them, and a crowd, in which everything goes wrong.
 type soak struct {
-	*house
-	*held
-	rng     *rand.Rand
-	redis   *leasetest.Server
-	web     bool // the specs have cache web
-	warm    map[string]int
-	floor   sync.RWMutex // read-held while somebody has a lease or asks for one
-	gate    sync.RWMutex // read-held while a lease is acquired or released
-	mu      sync.Mutex
-	leases  map[string]client.Lease // held, by id
-	pids    map[string]int          // of their guests
-	granted int
-	members sync.WaitGroup
+	*crowd
+	rng   *rand.Rand
+	redis *leasetest.Server
+	web   bool // the specs have cache web
+	warm  map[string]int
 }
 
 // TestEverythingGoesWrongInAnyOrder lets things go wrong, one after the other, beside changes of the specs and clients that lease. After each
 // the fleet converges, every holder has the guest that it had, nothing is leased to nobody, and no machine is left over or missing.
 func TestEverythingGoesWrongInAnyOrder(t *testing.T) {
-	s := &soak{rng: seeded(t), redis: leasetest.Redis(t), held: newHeld(t), leases: map[string]client.Lease{}, pids: map[string]int{}}
-	s.house = newHouse(t, options{raced: true, redis: s.redis.URL})
+	s := &soak{rng: seeded(t), redis: leasetest.Redis(t)}
+	s.crowd = newCrowd(newHouse(t, options{raced: true, redis: s.redis.URL}), 4*time.Second)
+	s.wish = func() (string, bool) {
+		if rand.IntN(3) == 0 {
+			return "web", true // it may be gone, or be taken away meanwhile
+		}
+		return "ci", false
+	}
 	s.change()
 	s.start()
 	s.converged()
-	ctx, stop := context.WithCancel(context.Background())
-	for range soakHolders {
-		s.members.Go(func() {
-			for ctx.Err() == nil && !t.Failed() {
-				s.hold()
-			}
-		})
-	}
-	end := sync.OnceFunc(func() { stop(); s.members.Wait() })
-	t.Cleanup(end)
+	s.come(soakHolders)
 	mishaps := s.mishaps()
 	names := slices.Sorted(maps.Keys(mishaps))
 	for began := time.Now(); time.Since(began) < *soakFor && !t.Failed(); {
@@ -79,9 +65,12 @@ func TestEverythingGoesWrongInAnyOrder(t *testing.T) {
 			mishaps[name]()
 		}
 		t.Logf("%v: %s; warm %v", time.Since(began).Round(time.Second), strings.Join(told, ", "), s.warm)
-		s.lookAround()
+		s.still(func() {
+			s.converged()
+			s.stocked(s.check(strings.Join(told, ", ")))
+		})
 	}
-	end()
+	s.end()
 	t.Logf("%d leases were granted meanwhile", s.granted)
 }
 
@@ -107,72 +96,6 @@ func (s *soak) change() {
 	}
 	s.writeText(text)
 	s.reread()
-}
-
-// hold is one lease from its request to its release.
-func (s *soak) hold() {
-	s.floor.RLock()
-	defer s.floor.RUnlock()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	l, err := s.begin(ctx)
-	if err != nil || l.ID == "" {
-		return
-	}
-	beating, end := context.WithCancel(ctx)
-	lost := s.api.KeepAlive(beating, l, client.Heartbeat{Renewed: func(r client.Lease) {
-		if principal(r.Guest) != principal(l.Guest) {
-			s.Errorf("lease %s had guest %s and has %s", l.ID, principal(l.Guest), principal(r.Guest))
-		}
-	}})
-	select {
-	case err := <-lost:
-		s.Errorf("lease %s on %s: %v", l.ID, principal(l.Guest), err)
-	case <-time.After(rand.N(4 * time.Second)):
-	}
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	end()
-	for range lost { // until the heartbeat has ended
-	}
-	s.give(l)
-	s.mu.Lock()
-	delete(s.leases, l.ID)
-	delete(s.pids, l.ID)
-	s.mu.Unlock()
-	if _, err := s.api.Release(ctx, l.ID, client.Release{Outcome: "pass"}); err != nil {
-		s.Errorf("release: %v", err)
-	}
-}
-
-// begin acquires a guest. Only cache web may be gone, or be taken away meanwhile.
-func (s *soak) begin(ctx context.Context) (client.Lease, error) {
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	want := client.Request{Cache: "ci"}
-	if rand.IntN(3) == 0 {
-		want.Cache = "web"
-	}
-	l, err := s.api.Acquire(ctx, want, nil)
-	switch {
-	case err != nil && want.Cache == "web" && ctx.Err() == nil:
-		return l, err
-	case err != nil:
-		s.Errorf("acquire: %v", err)
-		return l, err
-	}
-	s.take(l)
-	pids := s.living()[principal(l.Guest)]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.granted++
-	s.leases[l.ID] = l
-	if len(pids) != 1 {
-		s.Errorf("lease %s: guest %s has the processes %v, want one", l.ID, principal(l.Guest), pids)
-		return l, nil
-	}
-	s.pids[l.ID] = pids[0]
-	return l, nil
 }
 
 // mishaps are what may go wrong, by name.
@@ -244,9 +167,7 @@ func (s *soak) loses() {
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	noError(s, s.redis.Client.FlushAll(context.Background()).Err())
-	s.mu.Lock()
-	mine := maps.Clone(s.leases)
-	s.mu.Unlock()
+	mine, _ := s.mine()
 	s.until("all holders are back", func() error {
 		for id, l := range mine {
 			now, err := s.api.Lease(s.Context(), id)
@@ -277,47 +198,22 @@ func (s *soak) loses() {
 	})
 }
 
-// lookAround holds what the server says, once it has converged, against what the holders have and what lives.
-func (s *soak) lookAround() {
+// stocked holds the guests that there are against the specs.
+func (s *soak) stocked(guests map[string]lease.Guest) {
 	s.Helper()
-	s.gate.Lock()
-	defer s.gate.Unlock()
-	s.converged()
-	s.mu.Lock()
-	mine, pids := maps.Clone(s.leases), maps.Clone(s.pids)
-	s.mu.Unlock()
-	guests := s.guests()
-	shelved, leased, of := map[string]int{}, map[string]string{}, map[string]int{}
+	of := map[string]int{}
 	for _, g := range guests {
 		of[g.Pool]++
-		switch g.State {
-		case lease.Shelved:
-			shelved[g.Cache]++
-		case lease.Leased:
-			leased[g.Lease] = g.Principal()
-		default:
-			s.Errorf("guest %s is %s", g.Principal(), g.State)
-		}
-	}
-	for id, l := range mine {
-		now, err := s.api.Lease(s.Context(), id)
-		if err = errors.Join(err, syscall.Kill(pids[id], 0)); err != nil || now.Phase != lease.Active || leased[id] != principal(l.Guest) {
-			s.Errorf("lease %s on %s, process %d: %+v, %v; the guests say on %q", id, principal(l.Guest), pids[id], now, err, leased[id])
-		}
-		delete(leased, id)
-	}
-	if len(leased) > 0 {
-		s.Errorf("leased to nobody: %v", leased)
 	}
 	for pool, n := range of {
 		if n > soakMax {
 			s.Errorf("pool %s has %d guests, want at most %d", pool, n, soakMax)
 		}
 	}
+	shelved := shelves(guests)
 	for cache, want := range s.warm {
 		if have := shelved[cache]; have < want && (s.web || cache != "web") && of["a"] < soakMax && of["b"] < soakMax {
 			s.Errorf("cache %s has %d on its shelf, want %d warm; %v", cache, have, want, of)
 		}
 	}
-	s.matched(s.T, guests)
 }
