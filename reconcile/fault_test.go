@@ -310,6 +310,40 @@ resource "terraform_data" "second" {
 	})
 }
 
+func TestNoMachineIsLeftWhereTerraformIsKilledWhileItMakesOne(t *testing.T) {
+	for name, before := range map[string]int{"in an empty shard": 0, "beside another": 1} {
+		t.Run(name, func(t *testing.T) {
+			h, dir := openHouse(t), t.TempDir()
+			made := func() []string {
+				names, _ := filepath.Glob(filepath.Join(dir, "made-*"))
+				return names
+			}
+			create := fmt.Sprintf("cd %s && touch made-${each.key}-${self.triggers_replace} && if rm kill; then kill -9 $PPID; fi", dir)
+			use := module(t, t.TempDir(), machines(create, fmt.Sprintf("rm %s/made-${each.key}-${self.triggers_replace}", dir)))
+			shelf := func(n int) func(*specs.Fleet) {
+				return func(f *specs.Fleet) { f.Caches[0].Warm, f.Caches[0].Size = n, n }
+			}
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 4, use, shelf(before))})
+			h.shelved(before)
+			if err := os.WriteFile(filepath.Join(dir, "kill"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 4, use, shelf(before+1))})
+			h.until("the run is lost", func() bool {
+				st, err := h.loop.Status(t.Context())
+				return err == nil && len(st.Pools) == 1 && slices.ContainsFunc(st.Pools[0].Shards, func(s condition.ShardStatus) bool {
+					return s.LastRun != nil && s.LastRun.Result == terraform.FaultLost
+				})
+			})
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r3", 4, use, shelf(0))})
+			h.until("no guest is on record", func() bool { return len(h.guests(t.Context())) == 0 })
+			if left := made(); len(left) > 0 {
+				t.Errorf("machines are left: %v", left)
+			}
+		})
+	}
+}
+
 func TestALeasedGuestThatVanishesIsLeftAloneAndStopsNobody(t *testing.T) {
 	mirror, machines := t.TempDir(), t.TempDir()
 	to := filepath.Join(mirror, "registry.terraform.io/greenroom/room/1.0.0", runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-room_v1.0.0")

@@ -43,7 +43,7 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation, machine(o))
 	case g.State == lease.Replacing && whole && applied == g.Incarnation+1:
 		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation+1, machine(o))
-	case !certain: // nobody knows: the claim stays, and the next run of the shard finds out
+	case !certain || out.Torn && g.State != lease.Retiring: // nobody knows: the claim stays, and the next run of the shard finds out
 	case g.State == lease.Provisioning && exists && unfinished(g.Name, out): // or goes on
 	case g.State == lease.Retiring && !exists:
 		err = l.o.Store.Remove(ctx, g, run, g.Reason)

@@ -90,6 +90,12 @@ func commandError(err error, complaint fmt.Stringer) error {
 	return nil
 }
 
+// killed tells that a command did not end by itself, or by a panic: Terraform exits with 0, or with 1 for errors.
+func killed(err error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	return ok && exit.ExitCode() != 1 || errors.Is(err, exec.ErrWaitDelay)
+}
+
 func (c *session) hasProviders() bool {
 	_, err := os.Stat(filepath.Join(c.work, lockFile))
 	return !errors.Is(err, os.ErrNotExist)

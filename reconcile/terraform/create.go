@@ -46,7 +46,7 @@ func (r *run) runCreate(ctx context.Context) (*stream, error) {
 	s := newStream(r.redact)
 	r.log.Info(ApplyStarts)
 	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
-		return r.session.run(ctx, applyCommand(s))
+		return r.tear(r.session.run(ctx, applyCommand(s)))
 	})
 	return s, err
 }
@@ -60,7 +60,7 @@ func (r *run) proveCreated(s *stream, names []string) error {
 			refused = &GuardError{[]Violation{{c.Address, c.Action, "there was nothing that it could be done to"}}}
 		}
 	}
-	if !s.whole() {
+	if !s.whole() && !r.out.Torn {
 		refused = errors.Join(errors.New("its plan is not known whole"), refused)
 	}
 	if refused == nil {

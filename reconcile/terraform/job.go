@@ -82,7 +82,10 @@ type Outcome struct {
 	// Diagnostics are Terraform's own, without values.
 	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`
 	// Changed says that the plan held changes (applied, unless Err or DriftOnly).
-	Changed bool      `json:"changed"`
+	Changed bool `json:"changed"`
+	// Torn says that Terraform was killed while it applied: what it was making may exist although the state lacks it. The next run has
+	// to claim the same guests.
+	Torn    bool      `json:"torn,omitempty"`
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"`
 	// Steps are the Terraform processes of the run, one each.
@@ -112,7 +115,7 @@ const (
 	FaultBackend     = "backend"     // the state's backend does not answer
 	FaultBudget      = "budget"      // a time budget ran out; outcome unknown
 	FaultInterrupted = "interrupted" // interrupted; outcome unknown
-	FaultLost        = "lost"        // the runner died without a result; outcome unknown
+	FaultLost        = "lost"        // the runner or Terraform was killed; outcome unknown
 	FaultDisk        = "disk"        // no space left
 	FaultStale       = "stale"       // somebody kept writing the state between plan and apply
 )

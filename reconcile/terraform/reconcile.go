@@ -273,9 +273,9 @@ func (r *run) runApply(ctx context.Context) (*stream, error) {
 	err := r.session.do(ctx, "apply", s, func(ctx context.Context) error {
 		if b := r.waiting; ready {
 			r.waiting = nil
-			return b.goOn(ctx, cliConfig(r.in.Mirror))
+			return r.tear(b.goOn(ctx, cliConfig(r.in.Mirror)))
 		}
-		return r.session.run(ctx, applyCommand(s, approvedFile))
+		return r.tear(r.session.run(ctx, applyCommand(s, approvedFile)))
 	})
 	return s, err
 }
@@ -371,6 +371,12 @@ func (r *run) apply(ctx context.Context, before *state, plan *stream, names []st
 	return r.afterFailure(ctx, s, err, names)
 }
 
+// tear notes whether an apply was killed, by whomever, and returns its error. Else it has written down all that it did.
+func (r *run) tear(err error) error {
+	r.out.Torn = r.out.Torn || killed(err)
+	return err
+}
+
 // announce writes down what an apply may change, before it does: the outputs of the claimed guests
 // in the state are those of earlier machines until an apply has ended well.
 func (r *run) announce() error {
@@ -397,6 +403,9 @@ func (r *run) moved(ctx context.Context, before *state) bool {
 // an error has not failed: Terraform makes no resource that refers to others as long as one of those is missing. The next run goes on
 // with it.
 func (r *run) blame(s *stream, planned []Change, names []string) {
+	if r.out.Torn {
+		return // nobody knows
+	}
 	general, own := "the apply ended before it was done", map[string]string{}
 	for i, d := range s.errors() {
 		if i == 0 {
@@ -423,7 +432,13 @@ func (r *run) blame(s *stream, planned []Change, names []string) {
 // that did come out right. Terraform leaves all outputs as they were when any instance failed.
 func (r *run) afterFailure(ctx context.Context, s *stream, err error, names []string) error {
 	fault := r.commandFault(FaultApply, s, err)
-	if causeOf(err) != nil {
+	if r.out.Torn && causeOf(err) == nil {
+		fault = &Fault{Kind: FaultLost, Message: "terraform was killed while it applied: " + r.said(err), Hint: "what it was making may exist: plan again"}
+	}
+	if r.out.Torn { // its lock may be left
+		fault = errors.Join(fault, r.dir.markOrphan(r.in, time.Now().UTC()))
+	}
+	if r.out.Torn || causeOf(err) != nil {
 		return fault
 	}
 	if push := r.pushErrored(ctx); push != nil {
