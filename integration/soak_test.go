@@ -88,7 +88,7 @@ func (s *soak) change() {
 	}
 	cache := func(name, pools string) {
 		text += fmt.Sprintf("cache %q {\n  owner = \"platform\"\n  pools = [%s]\n  warm = %d\n  size = %d\n", name, pools, s.warm[name], s.warm[name]+soakHolders)
-		text += "  lease {\n    ttl = \"9s\"\n  }\n}\n"
+		text += "  lease {\n    ttl = \"15s\"\n  }\n}\n"
 	}
 	cache("ci", pick("pool.a", "pool.a, pool.b", "pool.b, pool.a"))
 	if s.web {

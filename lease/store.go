@@ -26,7 +26,7 @@ type Options struct {
 	Prefix   string        // of every key; default "greenroom"
 	Patience time.Duration // a queued request lapses when nobody asks for it for so long; default 90s
 	MaxQueue int           // most requests that wait in one cache; default 10000
-	Gap      time.Duration // a pause between sweeps that means "we were away"; default 15s
+	Gap      time.Duration // a pause between sweeps that means "we were away"; default 5s
 	Grace    time.Duration // what leases and requests are given after such a pause; default 2m
 	Keep     time.Duration // how long ended leases stay on record; default 24h
 	Timeout  time.Duration // of one call on the store; default 5s
@@ -83,7 +83,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 		}
 	}
 	def(&o.Patience, 90*time.Second)
-	def(&o.Gap, 15*time.Second)
+	def(&o.Gap, 5*time.Second)
 	def(&o.Grace, 2*time.Minute)
 	def(&o.Keep, 24*time.Hour)
 	def(&o.Timeout, 5*time.Second)

@@ -304,7 +304,7 @@ func (l *Loop) Explain(ctx context.Context, cache string) string {
 		return "the store cannot be reached"
 	}
 	if st.Override != nil && !st.Override.Enabled {
-		return "cache " + cache + " is disabled by " + st.Override.By + ": " + st.Override.Reason
+		return strings.TrimSuffix("cache "+cache+" is disabled by "+st.Override.By+": "+st.Override.Reason, ": ")
 	}
 	if !c.Enabled {
 		return "cache " + cache + " is disabled by the spec"

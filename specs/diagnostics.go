@@ -69,7 +69,15 @@ const (
 // WriteDiagnostics writes diags for people, each with its source underlined where it is in files. Lines are
 // wrapped at width columns, 0 for no wrapping; color uses VT100 escape sequences.
 func WriteDiagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics, color bool, width uint) error {
-	return hcl.NewDiagnosticTextWriter(w, files, width, color).WriteDiagnostics(diags)
+	shown := slices.Clone(diags)
+	for i, diag := range diags {
+		if diag.Subject != nil && files[diag.Subject.Filename] == nil { // a directory, or a file that could not be read: its fault says which
+			whole := *diag
+			whole.Subject, whole.Context = nil, nil
+			shown[i] = &whole
+		}
+	}
+	return hcl.NewDiagnosticTextWriter(w, files, width, color).WriteDiagnostics(shown)
 }
 
 func fault(at hcl.Range, summary, detail string, args ...any) *hcl.Diagnostic {
@@ -88,7 +96,7 @@ func fileStart(name string) hcl.Range {
 }
 
 func unreadable(name string, err error) hcl.Diagnostics {
-	return hcl.Diagnostics{fault(fileStart(name), sumUnreadable, "The spec directory can't be read: %v. Name a directory with .hcl files.", pathCause(err))}
+	return hcl.Diagnostics{fault(fileStart(name), sumUnreadable, "The spec directory %q can't be read: %v. Name a directory with .hcl files.", name, pathCause(err))}
 }
 
 // pathFault says why a file of the spec directory could not be read; what is its part in the spec.

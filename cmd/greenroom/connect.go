@@ -153,6 +153,7 @@ var hints = map[string]string{
 	"none_ready":     "leave --wait out to wait in line",
 	"hold_budget":    "taint a held guest with \"greenroom guest taint GUEST\", or raise hold { max } in the spec; the lease goes on meanwhile: release it without --hold",
 	"leased":         "release the lease with --hold instead",
+	"conflict":       "look at it with \"greenroom guest show\", and try again",
 	"last_admin":     "make another one with \"greenroom token create --role admin\" first",
 	"unavailable":    "see \"greenroom status\"",
 	"unknown_plan":   "ask for it again with \"greenroom plan\"; see \"greenroom plan list\"",

@@ -70,6 +70,9 @@ func testModule(cmd *cobra.Command, opts terraform.Options, dir string, vars jso
 		line.say("checking the module, %s done…", count(done, "step"))
 	})
 	line.end()
+	if err != nil && cmd.Context().Err() != nil {
+		err = interrupted(err.Error())
+	}
 	if _, left, inventoryErr := driver.Inventory(cmd.Context(), "check"); inventoryErr == nil && len(left) > 0 {
 		return err
 	}

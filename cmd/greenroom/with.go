@@ -97,6 +97,9 @@ func unstarted(name, then string, err error) error {
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		code = 127
+		if failed, ok := errors.AsType[*fs.PathError](err); ok && exists(failed.Path) {
+			hint = "; see whether the interpreter is there that its first line names"
+		}
 	case errors.Is(err, fs.ErrPermission):
 		hint = "; see whether it is executable with \"ls -l\""
 	case errors.Is(err, syscall.ENOEXEC):
@@ -106,6 +109,11 @@ func unstarted(name, then string, err error) error {
 		err = errors.Unwrap(err)
 	}
 	return &exitError{Code: code, Err: fmt.Errorf("%s cannot be run: %w%s; %s", name, err, hint, then)}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // whenInterrupted says what follows when the command is interrupted, and at once: what it runs may take its time to end. What

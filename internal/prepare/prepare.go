@@ -54,12 +54,17 @@ func New(o Options) (*Preparer, error) {
 
 // Notify tells the preparer of a change in the store. It never blocks.
 func (p *Preparer) Notify(c lease.Change) {
-	switch {
-	case c.Kind == lease.GuestMoved && waits(c.State):
-		p.queue.put(c.Guest)
-	case c.Kind == lease.Unsure && c.Guest != "":
-		p.queue.put(c.Guest)
-	case c.Kind == lease.LeaseEnded && c.Guest != "" && (c.State == "" || waits(c.State)):
+	due := waits(c.State)
+	switch c.Kind {
+	case lease.Unsure:
+		due = true
+	case lease.LeaseEnded:
+		due = due || c.State == ""
+	case lease.GuestMoved:
+	default:
+		return
+	}
+	if due && c.Guest != "" {
 		p.queue.put(c.Guest)
 	}
 }

@@ -103,7 +103,7 @@ func code(err error) string {
 func TestASecondServerOnAStateDirectoryRefusesAndNamesTheFirst(t *testing.T) {
 	s := startServer(t, Options{})
 	_, err := New(Options{StateDir: s.dir, Listen: "127.0.0.1:0"})
-	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) || !strings.Contains(err.Error(), "--state-dir") {
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) || !strings.Contains(err.Error(), "another directory") {
 		t.Fatalf("the second server: %v", err)
 	}
 	if _, err := s.client(t, client.Options{Addr: s.socket()}).Tokens(t.Context()); err != nil {

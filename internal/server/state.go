@@ -32,7 +32,7 @@ func lockState(dir string) (*os.File, error) {
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		pid, _ := io.ReadAll(io.LimitReader(file, 20))
-		err = fmt.Errorf("another server (pid %s) uses the state directory %s; stop it, or choose another with --state-dir",
+		err = fmt.Errorf("another server (pid %s) uses the state directory %s; stop it, or choose another directory",
 			strings.TrimSpace(string(pid)), dir)
 	} else if err == nil {
 		err = errors.Join(file.Truncate(0), writeAt(file, strconv.Itoa(os.Getpid())+"\n"))
