@@ -303,6 +303,9 @@ func (l *Loop) pass(ctx context.Context) error {
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
+	if l.inForce().Revision == "" {
+		return nil // nobody knows what is wanted: what exists stays as it is
+	}
 	l.pruneModules(ctx)
 	if !l.due() {
 		l.startDrift(ctx)

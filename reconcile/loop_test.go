@@ -477,6 +477,38 @@ output "guests" { value = { for k, v in var.guests : k => tonumber("x") } }
 	})
 }
 
+func TestWithoutAFleetInForceWhatExistsStays(t *testing.T) {
+	h := openHouse(t)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2)})
+	before := h.shelved(2)
+	h.stop()
+	if err := os.Remove(filepath.Join(h.dir, "fleet")); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	h.loop.Offer(reconcile.Revision{Fault: &condition.Fault{Reason: condition.Unreachable, Message: "the repository is away"}})
+	tries := 0
+	h.until("passes", func() bool {
+		tries++
+		h.loop.Wake("local")
+		st, err := h.loop.Status(t.Context())
+		return err == nil && st.Terraform != "" && tries > 50
+	})
+	names := func(guests []lease.Guest) (list []string) {
+		for _, g := range guests {
+			list = append(list, g.Principal()+" "+string(g.State))
+		}
+		return list
+	}
+	if diff := cmp.Diff(names(before), names(h.guests(t.Context()))); diff != "" {
+		t.Error(diff)
+	}
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 2)})
+	if diff := cmp.Diff(names(before), names(h.shelved(2))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestARestartFindsTheRunThatWentOn(t *testing.T) {
 	h := openHouse(t)
 	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 3)})

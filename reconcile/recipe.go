@@ -109,7 +109,7 @@ func (l *Loop) Offer(r Revision) {
 	}
 	l.mu.Unlock()
 	if r.Fault != nil {
-		l.o.Log.Error("the newest specs are bad; the last good ones stay in force", "revision", l.inForce().Revision, "reason", r.Fault.Reason, "err", r.Fault)
+		l.o.Log.Error("the newest specs are bad; what was in force before stays so", "revision", l.inForce().Revision, "reason", r.Fault.Reason, "err", r.Fault)
 	}
 	l.nudge()
 }
