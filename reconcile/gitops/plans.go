@@ -160,7 +160,7 @@ func emptied(dir string) error {
 }
 
 // Request takes a request and returns at once, with a plan that is being made. It replaces the one of the same ref, or of the
-// same caller and the same name.
+// same caller (name and owner) and the same name.
 func (p *Plans) Request(by lease.Caller, r PlanRequest) (plan.Plan, error) {
 	key, shown, err := r.check(by)
 	if err != nil {
@@ -197,7 +197,8 @@ func (r PlanRequest) check(by lease.Caller) (key, shown string, err error) {
 	case r.Ref != "":
 		return "ref " + r.Ref, shown, nil
 	}
-	return "archive of " + by.Name + " " + shown, shown, nil
+	// Names of tokens are not unique: many teams have one that is called "ci".
+	return fmt.Sprintf("archive of %q of %q: %s", by.Name, by.Owner, shown), shown, nil
 }
 
 // add registers an empty plan in the place of the one with its key.

@@ -427,7 +427,8 @@ func TestPlansThatAreHeldDoNotExpire(t *testing.T) {
 
 func TestANewerRequestReplacesTheOlderOfTheSameKey(t *testing.T) {
 	file := []byte("zip")
-	another := lease.Caller{Name: "otto", Role: lease.User}
+	another := lease.Caller{Name: "otto", Owner: aUser.Owner, Role: lease.User}
+	namesake := lease.Caller{Name: aUser.Name, Owner: "mobile", Role: lease.User}
 	for _, c := range []struct {
 		name         string
 		by, by2      lease.Caller
@@ -438,6 +439,8 @@ func TestANewerRequestReplacesTheOlderOfTheSameKey(t *testing.T) {
 		{"another ref", aUser, aUser, PlanRequest{Ref: "main"}, PlanRequest{Ref: "topic"}, false},
 		{"the same name", aUser, aUser, PlanRequest{Archive: file, Name: "pull/1"}, PlanRequest{Archive: file, Name: "pull/1"}, true},
 		{"another's same name", aUser, another, PlanRequest{Archive: file, Name: "pull/1"}, PlanRequest{Archive: file, Name: "pull/1"}, false},
+		{"a namesake's of another team", aUser, namesake, PlanRequest{Archive: file, Name: "pull/1"}, PlanRequest{Archive: file, Name: "pull/1"}, false},
+		{"a namesake's of another team, without names", aUser, namesake, PlanRequest{Archive: file}, PlanRequest{Archive: file}, false},
 		{"another name", aUser, aUser, PlanRequest{Archive: file, Name: "pull/1"}, PlanRequest{Archive: file, Name: "pull/2"}, false},
 		{"no names", aUser, aUser, PlanRequest{Archive: file}, PlanRequest{Archive: file}, true},
 		{"an archive that is called like a ref", aUser, aUser, PlanRequest{Ref: "main"}, PlanRequest{Archive: file, Name: "main"}, false},
