@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"greenroom/internal/atomicfile"
 	"greenroom/reconcile/condition"
 	"greenroom/reconcile/plan"
 	"greenroom/specs"
@@ -144,17 +144,8 @@ func (l *Loop) setApprovals(next []plan.Approval) error {
 	return nil
 }
 
-func replaceFile(name string, body []byte) error {
-	file, err := os.OpenFile(filepath.Clean(name+".next"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(body)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(name+".next", name)
-}
+// replaceFile returns when the disk has the file: what was used up must not come back after a power cut.
+func replaceFile(name string, body []byte) error { return atomicfile.Write(name, body) }
 
 func (l *Loop) restoreApprovals() error {
 	if l.o.ApprovalsFile == "" {

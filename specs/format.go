@@ -81,7 +81,9 @@ func formatFile(name string, write bool) (differs bool, err error) {
 	return true, replace(name, laid, info.Mode().Perm())
 }
 
-// replace swaps a file for its new contents, or creates it, so that a server that watches it never reads half of it.
+// replace swaps a file for its new contents, or creates it, so that a server that watches it never reads half of it. Unlike
+// internal/atomicfile, which this package must not know, it keeps a file's mode and goes where a link leads: the files are people's.
+// Nor is the directory synced: what a power cut brings back is the old file, whole, and people ask once more.
 func replace(name string, body []byte, mode fs.FileMode) error {
 	if target, err := filepath.EvalSymlinks(name); err == nil {
 		name = target

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"greenroom/internal/atomicfile"
 )
 
 const (
@@ -150,17 +152,14 @@ func removeAll(path string) error {
 	return os.RemoveAll(path)
 }
 
-// writeJSON replaces a file at once: a reader sees the old or the new one, whole.
+// writeJSON replaces a file at once: a reader sees the old or the new one, whole. The disk is not waited for: no guest outlives
+// a crash of the machine, and what its directory holds is cleared away before the next start.
 func writeJSON(path string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	part := path + ".part"
-	if err := os.WriteFile(part, append(text, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(part, path)
+	return atomicfile.Swap(path, append(text, '\n'))
 }
 
 func readBounded(path string) ([]byte, error) {

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"greenroom/internal/atomicfile"
 	"greenroom/lease"
 	"greenroom/lease/client"
 )
@@ -183,7 +184,7 @@ func (t *Tokens) forget(gone token) error {
 	return nil
 }
 
-// save changes the file first, so that no token is in force that a restart would not know.
+// save changes the file first, so that no token is in force that a restart would not know, and none comes back that was revoked.
 func (t *Tokens) save(list []token) error {
 	body, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
@@ -196,16 +197,5 @@ func (t *Tokens) save(list []token) error {
 	return nil
 }
 
-// writeSecret replaces a file that only its owner may read, all of it or nothing.
-func writeSecret(path string, body []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".secret-*") // made with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(body)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
-}
+// writeSecret replaces a file that only its owner may read, all of it or nothing, and returns when the disk has it.
+func writeSecret(path string, body []byte) error { return atomicfile.Write(path, body) }

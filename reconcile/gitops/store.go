@@ -166,7 +166,8 @@ func (s *store) recall(storage *filesystem.Storage) error {
 
 func (s *store) followed() string { return filepath.Join(s.dir, filepath.FromSlash(followedRef)) }
 
-// follow remembers the commit that was fetched.
+// follow remembers the commit that was fetched. It waits for no disk, which go-git does not either for the objects: a clone that a
+// crash of the machine has damaged is made anew. The name is always the same, so that a child that is killed leaves one rest at most.
 func (s *store) follow(commit plumbing.Hash) error {
 	next := s.followed() + ".next"
 	if err := os.MkdirAll(filepath.Dir(next), 0o700); err != nil {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"greenroom/internal/atomicfile"
 )
 
 // maxFile bounds every file that is read whole: states, intents, results.
@@ -109,13 +111,7 @@ func encode(file string, v any) ([]byte, error) {
 }
 
 // writeFile is writeJSON for other files.
-func writeFile(file string, raw []byte) error {
-	changed, err := replace(file, raw, (*os.File).Sync)
-	if err == nil && changed {
-		err = syncDir(filepath.Dir(file))
-	}
-	return err
-}
+func writeFile(file string, raw []byte) error { return replace(file, raw, atomicfile.Write) }
 
 // replaceJSON and replaceFile replace a file by rename, and leave it to the system when it gets to the disk: they are for what
 // is of no use after a crash of the machine.
@@ -127,39 +123,17 @@ func replaceJSON(file string, v any) error {
 	return replaceFile(file, raw)
 }
 
-func replaceFile(file string, raw []byte) error {
-	_, err := replace(file, raw, func(*os.File) error { return nil })
-	return err
-}
+func replaceFile(file string, raw []byte) error { return replace(file, raw, atomicfile.Swap) }
 
-// replace leaves a file that is so already as it is.
-func replace(file string, raw []byte, sync func(*os.File) error) (changed bool, err error) {
+// replace leaves a file that is so already as it is: a run writes many that seldom change.
+func replace(file string, raw []byte, how func(string, []byte) error) error {
 	if had, err := os.ReadFile(file); err == nil && bytes.Equal(had, raw) {
-		return false, nil
+		return nil
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return false, err
+	if err := how(file, raw); err != nil {
+		return fmt.Errorf("writing %s: %w", file, err)
 	}
-	_, err = tmp.Write(raw)
-	err = errors.Join(err, sync(tmp), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-		return false, fmt.Errorf("writing %s: %w", file, err)
-	}
-	return true, nil
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
+	return nil
 }
 
 func readBounded(file string) ([]byte, error) {
