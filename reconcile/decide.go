@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -73,15 +74,21 @@ func Decide(s Snapshot) []Action {
 	for _, w := range s.Demand {
 		d.serve(w)
 	}
-	for _, step := range []func(*cacheView){d.warmUp, d.retireBroken, d.rollOut, d.retireExcess} {
-		for _, c := range d.order {
-			step(c)
-		}
-	}
+	each(d.order, d.warmUp, d.retireBroken, d.countMissing)
+	each(d.inTurn(), d.rollOut)
+	each(d.order, d.retireExcess)
 	for _, name := range slices.Sorted(maps.Keys(d.pools)) {
 		d.shrink(d.pools[name])
 	}
 	return d.actions
+}
+
+func each(caches []*cacheView, steps ...func(*cacheView)) {
+	for _, step := range steps {
+		for _, c := range caches {
+			step(c)
+		}
+	}
 }
 
 // poolView is a pool while the decision is made.
@@ -90,6 +97,7 @@ type poolView struct {
 	spec     *specs.Pool // nil: the spec has it no more
 	taken    int         // guests on record and decided
 	retiring int         // of them, those whose slot will be free and is promised to nobody
+	away     int         // missing because stale ones are replaced, for all that is known
 }
 
 func (p *poolView) room() int {
@@ -99,21 +107,32 @@ func (p *poolView) room() int {
 	return p.spec.Max - p.taken
 }
 
+// pace is how many guests more may be missing because stale ones are replaced, and of how many at once; without end where the
+// spec has the pool no more.
+func (p *poolView) pace() (left, of int) {
+	if p.spec == nil {
+		return math.MaxInt, math.MaxInt
+	}
+	return p.spec.Rollout.MaxUnavailable - p.away, p.spec.Rollout.MaxUnavailable
+}
+
 // cacheView is a cache while the decision is made.
 type cacheView struct {
-	name     string
-	spec     *specs.Cache   // nil: the spec has it no more
-	taken    int            // guests on record and decided
-	coming   map[string]int // pool -> guests on their way to the shelf that no request has been promised
-	shelf    []onShelf      // shelved and promised to nobody, the worthiest first
-	broken   []*lease.Guest // tainted or failed
-	up       []string       // pools of which a guest has come up here
-	resting  []string       // pools of which one has not, and waits for its next try
-	retiring int
-	leaving  int // of them, those whose place is promised to no request
-	making   int // of the current digest, on their way or decided
-	added    int // decided, for the shelf
-	unmet    int // requests that nothing could be found for
+	name    string
+	spec    *specs.Cache   // nil: the spec has it no more
+	taken   int            // guests on record and decided
+	coming  map[string]int // pool -> guests on their way to the shelf that no request has been promised
+	shelf   []onShelf      // shelved and promised to nobody, the worthiest first
+	broken  []*lease.Guest // tainted or failed
+	up      []string       // pools of which a guest has come up here
+	resting []string       // pools of which one has not, and waits for its next try
+	leaving int            // retiring, and their place is promised to no request
+	making  int            // of the current digest, on their way or decided
+	pending int            // of any digest, for the shelf: on their way or decided
+	failed  int            // that did not come up, and wait for their next try
+	leases  bool           // some of its guests are with holders, or come back from them
+	added   int            // decided, for the shelf
+	unmet   int            // requests that nothing could be found for
 }
 
 func (c *cacheView) room() int {
@@ -184,6 +203,7 @@ func (d *decision) count(g *lease.Guest) {
 	if isUp(g) && !slices.Contains(c.up, g.Pool) {
 		c.up = append(c.up, g.Pool)
 	}
+	c.leases = c.leases || slices.Contains([]lease.State{lease.Leased, lease.Resetting, lease.Held}, g.State)
 	switch g.State {
 	case lease.Shelved:
 		c.shelf = append(c.shelf, onShelf{g, d.stale(g)})
@@ -207,10 +227,15 @@ func (d *decision) count(g *lease.Guest) {
 		if g.State == lease.Tainted && !d.due(g) {
 			c.resting = append(c.resting, g.Pool)
 		}
+		if g.Failures > 0 {
+			c.failed++
+		}
 	case lease.Retiring:
 		p.retiring++
-		c.retiring++
 		c.leaving++
+		if d.serves(c) && slices.Contains([]string{"outdated", "age", "removed"}, g.Reason) {
+			p.away++
+		}
 	}
 }
 
@@ -222,6 +247,9 @@ func isUp(g *lease.Guest) bool {
 // come books a guest on its way to the shelf.
 func (c *cacheView) come(g *lease.Guest, fresh bool) {
 	c.coming[g.Pool]++
+	if g.State != lease.Resetting && !g.Demand { // a lease has taken the one from the shelf, and the other is not made for it
+		c.pending++
+	}
 	if fresh {
 		c.making++
 	}
@@ -264,15 +292,26 @@ func byWorth(a, b onShelf) int {
 
 func (d *decision) do(a Action) { d.actions = append(d.actions, a) }
 
+// promise books a guest that was decided for a cache.
+func (c *cacheView) promise(demand bool) {
+	c.making++
+	if !demand {
+		c.pending++
+	}
+}
+
+// serves tells that a cache is there and hands out guests.
+func (d *decision) serves(c *cacheView) bool { return c.spec != nil && !d.Off[c.name] }
+
 // makes tells that a pool can make guests just now.
 func (d *decision) makes(pool string) bool {
-	return d.Fleet.Pool(pool) != nil && d.Digests[pool] != "" && !d.Paused[pool] && !d.Backoff[pool]
+	return d.pool(pool).spec != nil && d.Digests[pool] != "" && !d.Paused[pool] && !d.Backoff[pool]
 }
 
 // serve finds a guest for a waiting request: one that is there or on its way and promised to nobody, else a new one.
 func (d *decision) serve(w Want) {
 	c := d.cache(w.Cache)
-	if c.spec == nil || d.Off[c.name] {
+	if !d.serves(c) {
 		return
 	}
 	for _, pool := range w.Pools {
@@ -312,7 +351,7 @@ func (d *decision) replaceBroken(c *cacheView, pools []string, demand bool) bool
 	for i, g := range c.broken {
 		if slices.Contains(pools, g.Pool) && d.makes(g.Pool) && d.Digests[g.Pool] == g.Digest && !d.Busy[g.Shard] && d.due(g) {
 			c.broken = slices.Delete(c.broken, i, i+1)
-			c.making++
+			c.promise(demand)
 			d.do(Action{Verb: Replace, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: *g, Demand: demand, Reason: g.Reason})
 			return true
 		}
@@ -346,7 +385,7 @@ func (d *decision) drawSpare(c *cacheView, pools []string, demand bool) bool {
 		from.shelf = from.shelf[1:]
 		from.taken--
 		c.taken++
-		c.making++
+		c.promise(demand)
 		d.do(Action{Verb: Draw, Pool: pool, Cache: c.name, Shard: g.Shard, Guest: *g.Guest, Demand: demand, Reason: purpose(c.spec, demand)})
 		return true
 	}
@@ -365,7 +404,7 @@ func (d *decision) provision(c *cacheView, pools []string, demand bool) bool {
 		shard := d.shardFor(p.spec)
 		p.taken++
 		c.taken++
-		c.making++
+		c.promise(demand)
 		d.shards[shard]++
 		d.do(Action{Verb: Provision, Pool: name, Cache: c.name, Shard: shard, Demand: demand, Reason: purpose(c.spec, demand)})
 		return true
@@ -471,7 +510,6 @@ func lastIndex(guests []onShelf, match func(onShelf) bool) int {
 func (d *decision) retire(c *cacheView, i int, reason string) {
 	g := c.shelf[i]
 	c.shelf = slices.Delete(c.shelf, i, i+1)
-	c.retiring++
 	c.leaving++
 	d.pool(g.Pool).retiring++
 	d.do(Action{Verb: Retire, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: *g.Guest, Reason: reason})
@@ -479,7 +517,7 @@ func (d *decision) retire(c *cacheView, i int, reason string) {
 
 // warmUp keeps warm guests shelved ahead of demand.
 func (d *decision) warmUp(c *cacheView) {
-	if c.spec == nil || d.Off[c.name] {
+	if !d.serves(c) {
 		return
 	}
 	for c.supply() < c.spec.Warm && d.obtain(c, c.spec.Pools, false) {
@@ -491,7 +529,7 @@ func (d *decision) warmUp(c *cacheView) {
 // place because their shard is of an old digest.
 func (d *decision) retireBroken(c *cacheView) {
 	wanted := 0
-	if c.spec != nil && !d.Off[c.name] {
+	if d.serves(c) {
 		wanted = c.unmet + c.spec.Warm - c.supply()
 	}
 	for _, g := range c.broken {
@@ -507,33 +545,68 @@ func (d *decision) retireBroken(c *cacheView) {
 	}
 }
 
-// rollOut replaces stale idle guests at the pool's pace: the new before the old while max allows, else the old first, but
-// never the last one of a cache that keeps more than one warm.
-func (d *decision) rollOut(c *cacheView) {
-	fresh := slices.IndexFunc(c.shelf, func(g onShelf) bool { return g.stale != "" })
-	if fresh < 0 {
+// countMissing books what a cache lacks until those that are pending have come up: a rollout may be why, and the paces of its
+// pools are for all of their caches together. Where there is room the new come before the old go, and leases or failures are
+// why: a busy or a broken cache must not stop the others for ever.
+func (d *decision) countMissing(c *cacheView) {
+	if !d.serves(c) {
 		return
 	}
-	floor, pace := 0, len(c.shelf)+c.retiring
-	if c.spec != nil && !d.Off[c.name] {
-		if p := d.Fleet.Pool(c.shelf[fresh].Pool); p != nil {
-			pace = p.Rollout.MaxUnavailable
+	pending := c.pending + c.failed
+	if c.room() > 0 && slices.ContainsFunc(c.spec.Pools, func(p string) bool { return d.pool(p).room() > 0 }) {
+		if pending = c.pending; c.leases {
+			return
 		}
-		floor = d.surge(c, fresh, pace)
 	}
-	for n := min(pace-c.retiring, len(c.shelf)-fresh, len(c.shelf)-floor); n > 0; n-- {
-		i := lastIndex(c.shelf, func(g onShelf) bool { return !d.Paused[g.Pool] && g.stale != "" })
+	missing := max(0, min(c.spec.Warm-len(c.shelf), pending))
+	for _, name := range c.spec.Pools {
+		d.pool(name).away += missing
+	}
+}
+
+// inTurn orders the caches for a rollout: that with the oldest stale guest comes first, so that none waits for ever while those
+// of another grow too old again.
+func (d *decision) inTurn() []*cacheView {
+	first := map[*cacheView]time.Time{}
+	for _, c := range d.order {
+		for _, g := range c.shelf {
+			if at, known := first[c]; g.stale != "" && (!known || g.Born.Before(at)) {
+				first[c] = g.Born
+			}
+		}
+	}
+	order := slices.DeleteFunc(slices.Clone(d.order), func(c *cacheView) bool { _, stale := first[c]; return !stale })
+	slices.SortStableFunc(order, func(a, b *cacheView) int { return first[a].Compare(first[b]) })
+	return order
+}
+
+// rollOut replaces stale idle guests at their pools' pace: the new before the old while max allows, else the old first, but
+// never the last one of a cache that keeps more than one warm.
+func (d *decision) rollOut(c *cacheView) {
+	floor, serves := 0, d.serves(c)
+	if serves {
+		floor = d.surge(c)
+	}
+	for len(c.shelf) > floor {
+		i := lastIndex(c.shelf, func(g onShelf) bool {
+			left, _ := d.pool(g.Pool).pace()
+			return g.stale != "" && !d.Paused[g.Pool] && (left > 0 || !serves)
+		})
 		if i < 0 {
 			return
+		}
+		if serves {
+			d.pool(c.shelf[i].Pool).away++
 		}
 		d.retire(c, i, c.shelf[i].stale)
 	}
 }
 
 // surge makes new guests beside the stale ones, and returns how many of the shelf must stay for now.
-func (d *decision) surge(c *cacheView, fresh, pace int) (floor int) {
+func (d *decision) surge(c *cacheView) (floor int) {
 	warm := c.spec.Warm
-	for n := min(pace, warm-fresh) - c.making; n > 0 && d.provision(c, c.spec.Pools, false); n-- {
+	fresh, going, pace := d.going(c)
+	for n := min(going, warm-fresh) - c.making; n > 0 && d.provision(c, c.spec.Pools, false); n-- {
 		c.added++
 	}
 	if c.making > 0 || fresh >= warm {
@@ -543,6 +616,23 @@ func (d *decision) surge(c *cacheView, fresh, pace int) (floor int) {
 		return warm // nothing would take their place
 	}
 	return max(warm-pace, min(1, warm-1))
+}
+
+// going counts the guests of a shelf that are not stale, and those that their pools' paces let go now; pace is the widest of these.
+func (d *decision) going(c *cacheView) (fresh, going, pace int) {
+	of := map[string]int{}
+	for _, g := range c.shelf {
+		left, widest := d.pool(g.Pool).pace()
+		switch {
+		case g.stale == "":
+			fresh++
+		case of[g.Pool] < left && !d.Paused[g.Pool]:
+			of[g.Pool]++
+			going++
+			pace = max(pace, widest)
+		}
+	}
+	return fresh, going, pace
 }
 
 // retireExcess brings a shelf down to its size.

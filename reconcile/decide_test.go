@@ -54,6 +54,12 @@ func (w *world) put(pool, cache string, state lease.State) *lease.Guest {
 	return &w.Guests[len(w.Guests)-1]
 }
 
+func (w *world) fill(pool, cache string, n int) {
+	for range n {
+		w.put(pool, cache, lease.Shelved)
+	}
+}
+
 // apply does an action as the store would, refusing what the store would refuse.
 func (w *world) apply(a Action) error {
 	if a.Verb == Provision {
@@ -76,7 +82,7 @@ func (w *world) apply(a Action) error {
 	case Replace:
 		g.State = lease.Replacing
 	case Retire:
-		g.State = lease.Retiring
+		g.State, g.Reason = lease.Retiring, a.Reason
 	case Draw:
 		g.State, g.Cache = lease.Preparing, a.Cache
 	}
@@ -279,6 +285,56 @@ func TestDecide(t *testing.T) {
 			w.put("a", "ci", lease.Shelved)
 			w.Digests["a"] = "digest-2"
 		}, map[string]int{"retire outdated": 1}},
+		{
+			"takes no more at once from all caches of a pool than it allows",
+			fleetOf([]*specs.Pool{testPool("a", 9, 0)}, testCache("ci", 3, 3, 3, "a"), testCache("qa", 3, 3, 3, "a"), testCache("web", 3, 3, 3, "a")), func(w *world) {
+				for _, cache := range []string{"ci", "qa", "web"} {
+					w.fill("a", cache, 3)
+				}
+				w.Digests["a"] = "digest-2"
+			},
+			map[string]int{"retire outdated": 1},
+		},
+		{
+			"waits with the next cache until what came in the place of an old guest is up",
+			fleetOf([]*specs.Pool{testPool("a", 6, 0)}, testCache("ci", 3, 3, 3, "a"), testCache("web", 3, 3, 3, "a")), func(w *world) {
+				w.fill("a", "ci", 2)
+				w.fill("a", "web", 3)
+				w.Digests["a"] = "digest-2"
+				w.put("a", "ci", lease.Booting)
+			},
+			map[string]int{},
+		},
+		{
+			"waits with the next cache while what came in the place of an old guest does not come up",
+			fleetOf([]*specs.Pool{testPool("a", 6, 0)}, testCache("ci", 3, 3, 3, "a"), testCache("web", 3, 3, 3, "a")), func(w *world) {
+				w.fill("a", "ci", 2)
+				w.fill("a", "web", 3)
+				w.Digests["a"] = "digest-2"
+				w.put("a", "ci", lease.Tainted).Failures = 3
+			},
+			map[string]int{},
+		},
+		{
+			"goes on in a full cache while another has room and makes guests because some are leased",
+			fleetOf([]*specs.Pool{testPool("a", 9, 0)}, testCache("ci", 2, 6, 6, "a"), testCache("web", 2, 2, 2, "a")), func(w *world) {
+				w.fill("a", "web", 2)
+				w.Digests["a"] = "digest-2"
+				w.put("a", "ci", lease.Leased)
+				w.put("a", "ci", lease.Booting)
+				w.put("a", "ci", lease.Booting)
+			},
+			map[string]int{"retire outdated": 1},
+		},
+		{
+			"goes on in a full cache while nothing comes up in another that has room",
+			fleetOf([]*specs.Pool{testPool("a", 9, 0)}, testCache("ci", 2, 6, 6, "a"), testCache("web", 2, 2, 2, "a")), func(w *world) {
+				w.fill("a", "web", 2)
+				w.Digests["a"] = "digest-2"
+				w.put("a", "ci", lease.Tainted).Failures = 3
+			},
+			map[string]int{"retire outdated": 1},
+		},
 		{"never touches a leased guest of an old digest", fleetOf([]*specs.Pool{testPool("a", 2, 0)}, testCache("ci", 0, 2, 2, "a")), func(w *world) {
 			w.put("a", "ci", lease.Leased)
 			w.Digests["a"] = "digest-2"
@@ -378,6 +434,119 @@ func TestARolloutReplacesAllAndNeverEmptiesTheShelf(t *testing.T) {
 				t.Errorf("%d shelved at the end", n)
 			}
 		})
+	}
+}
+
+func TestARolloutTakesFromEachPoolAtItsOwnPace(t *testing.T) {
+	for _, first := range []string{"a", "b"} {
+		t.Run("the worthiest is of "+first, func(t *testing.T) {
+			wide := testPool("a", 8, 0)
+			wide.Rollout.MaxUnavailable = 3
+			w := newWorld(fleetOf([]*specs.Pool{wide, testPool("b", 8, 0)}, testCache("ci", 6, 6, 6, "a", "b")))
+			last := map[string]string{"a": "b", "b": "a"}[first]
+			w.fill(last, "ci", 3)
+			w.fill(first, "ci", 3)
+			w.Digests["a"], w.Digests["b"] = "digest-2", "digest-2"
+			got := map[string]int{}
+			for _, a := range Decide(w.Snapshot) {
+				got[string(a.Verb)+" of "+a.Pool]++
+			}
+			if got["retire of b"] > 1 || got["retire of a"]+got["retire of b"] != 3 {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+func TestARolloutKeepsThePaceOfItsPoolsInAllCachesTogether(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawRollout(t)
+		w.converge(t)
+		for _, p := range w.Fleet.Pools {
+			w.Digests[p.Name] = "digest-2"
+		}
+		for range 400 {
+			actions := Decide(w.Snapshot)
+			for _, a := range actions {
+				if err := w.apply(a); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.checkPace(t)
+			if len(actions) == 0 && w.settled() {
+				break
+			}
+			w.finishSome(func() bool { return rapid.Bool().Draw(t, "ends") })
+		}
+		for _, g := range w.Guests {
+			if g.Digest != "digest-2" {
+				t.Fatalf("%s in %s is of %s at the end", g.Name, g.Cache, g.Digest)
+			}
+		}
+	})
+}
+
+// drawRollout makes a fleet that can be warm as a whole, with some room or none.
+func drawRollout(t *rapid.T) *world {
+	a, b := testPool("a", 0, 0), testPool("b", 0, 0)
+	a.Rollout.MaxUnavailable = rapid.IntRange(1, 3).Draw(t, "pace a")
+	fleet := fleetOf([]*specs.Pool{a, b})
+	for _, name := range []string{"ci", "qa", "web"} {
+		from := rapid.SampledFrom([][]string{{"a"}, {"b"}, {"a", "b"}}).Draw(t, name+" from")
+		warm := rapid.IntRange(0, 4).Draw(t, name+" warm")
+		c := testCache(name, warm, warm+1, warm+rapid.IntRange(0, 2).Draw(t, name+" more"), from...)
+		fleet.Caches = append(fleet.Caches, c)
+		for _, p := range from {
+			fleet.Pool(p).Max += warm
+		}
+	}
+	for _, p := range fleet.Pools {
+		p.Max += rapid.IntRange(0, 2).Draw(t, p.Name+" more")
+	}
+	return newWorld(fleet)
+}
+
+// checkPace finds more guests missing because of a rollout than the pools allow: what is not warm, where nobody leases.
+func (w *world) checkPace(t *rapid.T) {
+	missing, retiring := map[string]int{}, map[string]int{}
+	all, paces := 0, 0
+	for _, c := range w.Fleet.Caches {
+		n := max(0, c.Warm-w.count(c.Name, lease.Shelved))
+		all += n
+		if len(c.Pools) == 1 {
+			missing[c.Pools[0]] += n
+		}
+	}
+	for _, g := range w.Guests {
+		if g.State == lease.Retiring && g.Reason == "outdated" {
+			retiring[g.Pool]++
+		}
+	}
+	for _, p := range w.Fleet.Pools {
+		pace := p.Rollout.MaxUnavailable
+		paces += pace
+		if missing[p.Name] > pace || retiring[p.Name] > pace {
+			t.Fatalf("pool %s lacks %d and retires %d, its pace is %d: %v", p.Name, missing[p.Name], retiring[p.Name], pace, w.Guests)
+		}
+	}
+	if all > paces {
+		t.Fatalf("%d guests are missing, the pools allow %d: %v", all, paces, w.Guests)
+	}
+}
+
+// finishSome lets some of what is under way end well; one at least, or none would be a matter of luck.
+func (w *world) finishSome(ends func() bool) {
+	w.Now = w.Now.Add(time.Second)
+	first := true
+	w.Guests = slices.DeleteFunc(w.Guests, func(g lease.Guest) bool {
+		gone := g.State == lease.Retiring && (first || ends())
+		first = first && !gone
+		return gone
+	})
+	for i := range w.Guests {
+		if g := &w.Guests[i]; g.State == lease.Planned && (first || ends()) {
+			g.State, g.Since, first = lease.Shelved, w.Now, false
+		}
 	}
 }
 

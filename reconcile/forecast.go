@@ -252,7 +252,7 @@ func (f *forecast) carryOut(a Action) {
 		if a.Reason != "excess" {
 			f.rolls[a.Cache] = max(f.rolls[a.Cache], f.haste[a.Pool])
 		}
-		f.guests[a.Guest.Name].State = lease.Retiring
+		f.guests[a.Guest.Name].State, f.guests[a.Guest.Name].Reason = lease.Retiring, a.Reason
 		f.due[a.Guest.Name] = f.clock + briefly
 	case Draw:
 		f.drawn[keyOf(a.Guest)] = a.Cache
