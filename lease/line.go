@@ -83,7 +83,7 @@ func (s *Store) carryOut(ctx context.Context, cache string, batch []*call) {
 		args = append(append(args, c.name, len(c.args)), c.args...)
 	}
 	results, err := s.scripts["calls"].Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
-	if err == nil && len(results) != len(batch) {
+	if err == nil && len(results) != len(batch)+1 {
 		err = fmt.Errorf("the store answered %d calls with %d results", len(batch), len(results))
 	}
 	for i, c := range batch {
@@ -91,6 +91,12 @@ func (s *Store) carryOut(ctx context.Context, cache string, batch []*call) {
 			c.reply, c.err = result(results[i])
 		}
 		close(c.done)
+	}
+	if err != nil {
+		return
+	}
+	if lapsed, _ := results[len(batch)].([]any); len(lapsed) > 0 {
+		go s.announceAll(context.WithoutCancel(ctx), cache, lapsed) // that takes calls, which wait for this one to be over
 	}
 }
 

@@ -259,6 +259,85 @@ func TestAStoreThatIsLostTakesNothingNewBeforeItIsOpenedAgain(t *testing.T) {
 	})
 }
 
+func TestAfterALossTheNewestHolderHasTheGuest(t *testing.T) {
+	k := lease.NewSigner([]byte("0123456789abcdef0123456789abcdef"))
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.shelf("ci", 1)
+		old := b.acquire(lease.Request{})
+		b.must(second(b.Release(t.Context(), alice, old.ID, lease.Release{})))
+		now := b.acquire(lease.Request{})
+		g, err := b.Guest(t.Context(), now.Guest)
+		b.must(err)
+		old.Granted = now.Granted.Add(-time.Second) // as where some time lies between
+		oldToken, newToken := k.Sign(old), k.Sign(now)
+
+		b.must(b.rdb.FlushAll(t.Context()).Err())
+		b.must(b.Open(t.Context()))
+		b.must(b.Adopt(t.Context(), b.fleet))
+		b.must(b.Found(t.Context(), g, lease.Machine{ID: g.ID, Host: g.Host, Port: g.Port}, time.Now().Add(time.Hour)))
+		b.must(second(b.Restore(t.Context(), alice, k, old.ID, oldToken)))
+		back, err := b.Restore(t.Context(), alice, k, now.ID, newToken)
+		b.must(err)
+		if g, err = b.Guest(t.Context(), g.Name); err != nil || back.Phase != lease.Active || g.Lease != now.ID {
+			t.Errorf("%+v on %+v, %v", back, g, err)
+		}
+		if l := b.look(old.ID); l.Phase != lease.Ended || l.How != lease.Expired {
+			t.Errorf("the earlier lease is %+v", l)
+		}
+		if _, err := b.Renew(t.Context(), alice, old.ID); !errors.Is(err, lease.ErrOver) {
+			t.Errorf("its holder is told %v", err)
+		}
+		if _, err := b.Restore(t.Context(), alice, k, old.ID, oldToken); !errors.Is(err, lease.ErrOver) {
+			t.Errorf("and then %v", err)
+		}
+		stock, err := b.Stock(t.Context(), "ci")
+		b.must(err)
+		if n := stock.In(lease.Leased); n != 1 {
+			t.Errorf("%d leased", n)
+		}
+	})
+}
+
+func TestRequestsThatLapseTogetherAllEndAsTheyShouldAndAreTold(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b, told := open(t, rdb, ci()), make(chan string, 1000)
+		b.Store = lease.New(rdb, lease.Options{Prefix: strings.SplitN(b.key(""), ":", 2)[0], Notify: func(c lease.Change) {
+			if c.Kind == lease.LeaseEnded {
+				told <- c.Lease.ID
+			}
+		}})
+		b.must(b.Adopt(t.Context(), b.fleet))
+		b.must(b.Sweep(t.Context()))
+		b.shelf("ci", 1)
+		held := b.acquire(lease.Request{})
+		var ids []string
+		for range 150 {
+			ids = append(ids, b.acquire(lease.Request{Wait: 20 * time.Millisecond}).ID)
+		}
+		last := b.look(ids[len(ids)-1])
+		for time.Now().Before(last.WaitUntil.Add(10 * time.Millisecond)) {
+			b.must(b.Ping(t.Context()))
+		}
+		b.past("deadlines", held.ID)
+		b.must(b.Sweep(t.Context()))
+		for _, id := range ids {
+			if l := b.look(id); l.How != lease.TimedOut {
+				t.Fatalf("%s is %s, %s", id, l.Phase, l.How)
+			}
+		}
+		of := map[string]bool{held.ID: true}
+		for len(of) < 151 {
+			select {
+			case id := <-told:
+				of[id] = true
+			case <-time.After(time.Minute):
+				t.Fatalf("told of %d ends only", len(of)-1)
+			}
+		}
+	})
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // spares is the cache that a pool has under its own name.

@@ -58,7 +58,8 @@ func (k *Signer) verify(token string) (Lease, error) {
 	}, nil
 }
 
-// Restore renews a lease that the store has lost, by its token: the guest must be quarantined and of that incarnation.
+// Restore renews a lease that the store has lost, by its token: the guest must be quarantined and of that incarnation, or have come
+// back to the holder of an older token, whose lease ends.
 // Errors: ErrInvalid, ErrNotYours, ErrOver, ErrConflict, ErrUnknownLease, ErrUnavailable.
 func (s *Store) Restore(ctx context.Context, caller Caller, k *Signer, id, token string) (Lease, error) {
 	c, err := k.verify(token)
@@ -77,6 +78,9 @@ func (s *Store) Restore(ctx context.Context, caller Caller, k *Signer, id, token
 		return Lease{}, err
 	}
 	l := parseLease(reply[1:], cache)
+	if older := text(reply[3]); older != "" {
+		s.announce(ctx, cache, older)
+	}
 	s.tell(Change{Kind: GuestMoved, Cache: cache, Guest: l.Guest, State: Leased})
 	return l, nil
 }

@@ -1,4 +1,4 @@
--- get.lua: look at one lease; looking at a queued one as its owner keeps it in line.
+-- get.lua: look at one lease; looking at a queued one keeps it in line.
 -- ARGV   1 id  2 owner  3 admin (1 or 0)
 -- Result ok, lease, position  |  unknown | not_yours
 local l = lease_of(ARGV[1])

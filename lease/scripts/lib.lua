@@ -267,6 +267,12 @@ local function drop_request(l, how)
   if l.text then l.text = close(l.id, l.text, how, '') end
 end
 
+-- lapse ends a request that nobody asks for any more, or that has waited for as long as it wanted.
+local function lapse(l)
+  local timed = l.wait_until and l.wait_until ~= '0' and tonumber(l.wait_until) <= now
+  drop_request(l, timed and 'timed_out' or 'abandoned')
+end
+
 -- grant gives guest g to request l: the one way into the state leased.
 local function grant(l, g, source, hit)
   local last = now + tonumber(l.cap_ms)
@@ -278,6 +284,8 @@ local function grant(l, g, source, hit)
   g.lease = l.id
   move(g, 'leased', l.holder, '', '', 'uses', tonumber(g.uses or '0') + 1)
 end
+
+local lapsed = {} -- requests that ended while something else was done
 
 -- hand_over gives g to the first request in line that it satisfies; requests that nobody asks for any more lapse: those that had
 -- lapsed when the caches were last swept, for what has lapsed since may be due to a time away, which the next sweep sees.
@@ -295,7 +303,8 @@ local function hand_over(g, p, source)
       grant(l, g, source, false)
       return id
     end
-    drop_request(l or { id = id, pools = g.pool }, 'abandoned')
+    lapse(l or { id = id, pools = g.pool })
+    lapsed[#lapsed + 1] = id
   end
 end
 

@@ -1,5 +1,6 @@
 -- sweep.lua: what time brings about in one cache: leases expire, requests lapse, holds and quarantines end, an override ends,
--- old records go. At most ARGV[1] of each kind, so that a call stays short; the caller comes again while the second result is 1.
+-- old records go. At most ARGV[1] of each kind, so that a call stays short; the caller comes again while the second result is 1. Only
+-- after a gap all deadlines are moved at once.
 -- ARGV   1 batch  2 gap ms: when the last sweep is longer ago, nobody could renew  3 grace ms given then
 --        4 retention of ended leases ms  5 most ended leases kept
 -- Result ok, more (1 or 0), ids of the leases that changed
@@ -30,8 +31,7 @@ local function due(key)
 end
 for _, id in ipairs(due(':patience')) do
   local l = lease_of(id)
-  local timed = l and l.wait_until ~= '0' and tonumber(l.wait_until) <= now
-  drop_request(l or { id = id }, timed and 'timed_out' or 'abandoned')
+  lapse(l or { id = id })
   changed[#changed + 1] = id
 end
 for _, id in ipairs(due(':deadlines')) do
