@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"greenroom/lease"
 	"greenroom/lease/client"
 	"greenroom/lease/leasetest"
@@ -161,6 +163,47 @@ func TestASecondServerOnOneStateDirectoryIsRefused(t *testing.T) {
 		t.Errorf("the second server ended with %d, want 1:\n%s", code, &second.log)
 	}
 	h.converged()
+}
+
+func TestAServerLeavesTheStoreOfAnotherAlone(t *testing.T) {
+	redis := leasetest.Redis(t).URL
+	owner := newHouse(t, options{redis: redis})
+	owner.write(fleet{max: 2, warm: 2, size: 2})
+	owner.start()
+	owner.converged()
+	alive := owner.living()
+	other := *owner // with another state directory; it has no guests to retire at the end
+	other.dir = must(os.MkdirTemp("", "gr-"))(t) //nolint:usetesting // a test's name would make the socket's path too long
+	t.Cleanup(func() { noError(t, os.RemoveAll(other.dir)) })
+	noError(t, os.Mkdir(other.path("specs"), 0o700))
+	other.api = must(client.New(client.Options{Addr: other.path("state/greenroom.sock"), Retry: patience}))(t)
+	other.write(fleet{max: 2, warm: 1, size: 1})
+	other.start()
+	refused := func() {
+		t.Helper()
+		other.until("the other says whose the store is", func() error {
+			st, err := other.api.Status(t.Context())
+			ready := condition.Of(st.Conditions, condition.Ready)
+			if err == nil && (ready.Status || !strings.Contains(ready.Message, owner.path("state")) || !strings.Contains(ready.Message, "--take-store")) {
+				err = fmt.Errorf("%+v", ready)
+			}
+			return err
+		})
+		if diff := cmp.Diff(alive, owner.living()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	refused()
+	other.kill()
+	other.start()
+	refused()
+	owner.kill()
+	owner.start()
+	owner.converged()
+	if diff := cmp.Diff(alive, owner.living()); diff != "" {
+		t.Error(diff)
+	}
+	other.kill()
 }
 
 func TestBadSpecsChangeNothing(t *testing.T) {

@@ -110,6 +110,28 @@ func (s *Store) Open(ctx context.Context) error {
 	return outage(s.rdb.SetNX(ctx, s.global("adopted"), "", 0).Err())
 }
 
+// Belong makes the store that of a server, for good: behind its guests are the machines of that server's Terraform states, which no
+// other has. place says for people where the server is. With take the store becomes the server's even where it is another's.
+// Errors: ErrForeign, which names the other, ErrUnavailable.
+func (s *Store) Belong(ctx context.Context, server, place string, take bool) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	if err := s.rdb.SetNX(ctx, s.global("server"), server+"\n"+place, 0).Err(); err != nil {
+		return outage(err)
+	}
+	owner, err := s.rdb.Get(ctx, s.global("server")).Result()
+	if err != nil {
+		return outage(err)
+	}
+	switch name, where, _ := strings.Cut(owner, "\n"); {
+	case name == server:
+		return nil
+	case !take:
+		return fmt.Errorf("%w: that of %s", ErrForeign, where)
+	}
+	return outage(s.rdb.Set(ctx, s.global("server"), server+"\n"+place, 0).Err())
+}
+
 // Plan claims the lowest free slot of a pool for a cache and puts its guest on record as planned.
 // Errors: ErrFull when the pool or the cache is at max, ErrUnavailable, also where the fleet in force has no such pool or cache.
 func (s *Store) Plan(ctx context.Context, pool *specs.Pool, cache *specs.Cache, shard, digest string, demand bool) (Guest, error) {

@@ -31,6 +31,7 @@ var (
 	ErrHoldBudget   = errors.New("the cache's budget of holds is used up")                  // hold { max }
 	ErrLocked       = errors.New("another server works on the shard")                       // shard lock
 	ErrQueueFull    = errors.New("the queue is full")                                       // MaxQueue
+	ErrForeign      = errors.New("the store is another server's")                           // Belong
 	ErrInvalid      = errors.New("invalid request")                                         // limits on input
 )
 

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -259,6 +260,8 @@ func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 	switch {
 	case l.storeErr != nil || st.Store != "":
 		problem = verdict{"StoreUnavailable", "the store cannot be reached; leases are refused until it is back"}
+	case errors.Is(l.passErr, lease.ErrForeign):
+		problem = verdict{"StoreForeign", l.passErr.Error()}
 	case l.driverErr != nil:
 		problem = verdict{"TerraformMissing", l.driverErr.Error()}
 	case l.passErr != nil:

@@ -30,6 +30,8 @@ type Options struct {
 	Self     string         // the greenroom binary that runners are started from; empty: this one
 	Log      *slog.Logger   // default: slog.Default()
 	LogLevel *slog.LevelVar // of Log, to be changed at run time; nil: it is fixed
+	// TakeStore uses the store although it is on record as that of a server with another state directory.
+	TakeStore bool
 
 	// Terraform is how Terraform is driven; its StateDir, Self, Log and OnStep are set from here.
 	Terraform terraform.Options
