@@ -63,9 +63,7 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	run := strings.ToLower(rand.Text()[:12])
 	sh := l.shard(shard, pool)
 	l.mu.Lock()
-	now := l.o.Now()
-	free := sh.run == "" && sh.stalled == nil && !sh.until.After(now) && l.pool(pool).paused == nil &&
-		!l.breaker(l.recipes[pool].module).until.After(now) && l.hasPlace(sh)
+	free := l.mayRun(sh)
 	if free {
 		sh.run = run
 	}
@@ -73,6 +71,13 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	if free {
 		l.runs.Go(func() { l.run(ctx, shard, pool, run, drift) })
 	}
+}
+
+// mayRun tells that a run of the shard may begin. It needs l.mu.
+func (l *Loop) mayRun(sh *shardState) bool {
+	now := l.o.Now()
+	return sh.run == "" && sh.stalled == nil && !sh.until.After(now) && l.pool(sh.pool).paused == nil &&
+		!l.breaker(sh.module()).until.After(now) && l.hasPlace(sh)
 }
 
 // run is one run of one shard, from its claims to its published outcome.

@@ -58,6 +58,9 @@ type shardState struct {
 	conditions conditions
 }
 
+// module is what the shard's guests are made by, whatever its pool has come to since: what runs of it tell is told of that.
+func (sh *shardState) module() string { return sh.meta.Recipe.Source }
+
 // The following need l.mu.
 
 func (l *Loop) pool(name string) *poolState {
@@ -81,7 +84,7 @@ func (l *Loop) shardLocked(id, pool string) *shardState {
 	return l.shards[id]
 }
 
-// forgive ends the pauses of a pool, its shards and its module.
+// forgive ends the pauses of a pool, its shards and their modules.
 func (l *Loop) forgive(pool string) {
 	l.pool(pool).pause = pause{}
 	if r, ok := l.recipes[pool]; ok {
@@ -90,6 +93,7 @@ func (l *Loop) forgive(pool string) {
 	for _, sh := range l.shards {
 		if sh.pool == pool {
 			sh.pause, sh.stalled = pause{}, nil
+			*l.breaker(sh.module()) = pause{}
 		}
 	}
 }
@@ -257,7 +261,7 @@ func (l *Loop) book(r *terraform.Running, out terraform.Outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sh, p := l.shardLocked(r.Shard, r.Pool), l.pool(r.Pool)
-	b := l.breaker(sh.meta.Recipe.Source)
+	b := l.breaker(sh.module())
 	sh.looked, sh.last = l.o.Now(), runStatus(r.Job(), out)
 	if !r.Job().DriftOnly || message != "" { // a look that has found nothing would push out what is of interest
 		p.runs = append([]condition.RunStatus{*sh.last}, p.runs[:min(len(p.runs), keptRuns-1)]...)
@@ -389,10 +393,10 @@ func (l *Loop) hasPlace(sh *shardState) bool {
 	for _, other := range l.shards {
 		if other.run != "" {
 			n++
-			busy[l.recipes[other.pool].module] = true
+			busy[other.module()] = true
 		}
 	}
-	if n < l.o.Runs-1 || !busy[l.recipes[sh.pool].module] {
+	if n < l.o.Runs-1 || !busy[sh.module()] {
 		return n < l.o.Runs
 	}
 	for _, r := range l.recipes {
