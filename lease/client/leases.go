@@ -47,11 +47,24 @@ func (c *Client) Acquire(ctx context.Context, r Request, queued func(Lease)) (Le
 		}
 		return Lease{}, context.Cause(ctx)
 	}
-	if err == nil && l.Phase == lease.Ended {
+	if err == nil && l.Phase == lease.Ended && l.How == lease.TimedOut {
+		err = &WaitedError{Cache: l.Cache}
+	} else if err == nil && l.Phase == lease.Ended {
 		err = fmt.Errorf("%w: the request in cache %s was %s", lease.ErrOver, l.Cache, endings[l.How])
 	}
 	return l, err
 }
+
+// WaitedError says that no guest was to be had within the time that a request wanted to wait. It is lease.ErrOver, and does not say
+// so: there never was a lease.
+type WaitedError struct{ Cache string }
+
+func (e *WaitedError) Error() string {
+	return fmt.Sprintf("no guest of cache %s was to be had within the time that the request wanted to wait", e.Cache)
+}
+
+// Is tells that it is lease.ErrOver.
+func (e *WaitedError) Is(target error) bool { return target == lease.ErrOver }
 
 // within is the client with no more patience than a request has: who wants a guest now or not at all is not kept waiting by a
 // server that is away.
@@ -65,8 +78,7 @@ func (c *Client) within(wait *Duration) *Client {
 
 var endings = map[string]string{
 	lease.Released: "released", lease.Expired: "granted and has expired", lease.Cancelled: "cancelled",
-	lease.Abandoned: "dropped, because nobody asked for it", lease.TimedOut: "not granted within the time it wanted to wait",
-	lease.Removed: "dropped, because the specs have the cache no more",
+	lease.Abandoned: "dropped, because nobody asked for it", lease.Removed: "dropped, because the specs have the cache no more",
 }
 
 // ErrUncancelled says that the server was away when a request was to be cancelled: it ends there because nobody asks for it.
