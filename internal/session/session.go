@@ -98,9 +98,12 @@ func start(ctx context.Context, c *client.Client, key ssh.Signer, l client.Lease
 		},
 		Failed: func(err error) {
 			if !failing {
-				s.loud(fmt.Sprintf("the heartbeat of lease %s failed: %v; it is tried again until the lease ends at %s", l.ID, err, clock(s.Lease().Deadline)))
+				s.loud(fmt.Sprintf("the heartbeat of lease %s failed: %v; it is tried again; while nobody answers, the lease ends at %s", l.ID, err, clock(s.Lease().Deadline)))
 			}
 			failing = true
+		},
+		Capped: func(l client.Lease) {
+			s.loud(fmt.Sprintf("lease %s ends at %s and cannot be renewed any more: cache %s lends a guest for so long at most", l.ID, clock(time.Now().Add(time.Duration(l.Left))), l.Cache))
 		},
 	})
 	go func() {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -274,6 +276,102 @@ func TestAHeartbeatThatFailsIsToldAndTriedAgainUntilTheLeaseMustBeOver(t *testin
 	lost := c.KeepAlive(t.Context(), l, client.Heartbeat{Failed: func(error) { failures.Add(1) }})
 	if err := <-lost; !errors.Is(err, lease.ErrOver) || failures.Load() < 2 {
 		t.Errorf("lost: %v after %d failures told", err, failures.Load())
+	}
+}
+
+func TestAnOutageThatIsKnownEndsNoLease(t *testing.T) {
+	const ttl = time.Second
+	renewed := func(w http.ResponseWriter) {
+		now := time.Now()
+		_ = json.NewEncoder(w).Encode(client.Lease{ID: "ci.X", TTL: client.Duration(ttl), Deadline: now.Add(ttl), Cap: now.Add(time.Hour)})
+	}
+	for name, test := range map[string]struct {
+		outage func(http.ResponseWriter)
+		lost   bool
+	}{
+		"the store is away": {outage: func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = json.NewEncoder(w).Encode(client.Problem{Code: "unavailable", Status: http.StatusServiceUnavailable, Detail: "away"})
+		}},
+		"no server is there": {},
+		"nobody answers":     {outage: func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, lost: true},
+		"a proxy says so": {outage: func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = json.NewEncoder(w).Encode(client.Problem{Code: "overloaded", Status: http.StatusServiceUnavailable, Detail: "full"})
+		}, lost: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &house{t: t}
+			var away atomic.Bool
+			handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if away.Load() {
+					test.outage(w)
+					return
+				}
+				renewed(w)
+			})
+			socket := filepath.Join(t.TempDir(), "s")
+			serve := func() (stop func()) {
+				listener, err := net.Listen("unix", socket)
+				h.must(err)
+				web := &httptest.Server{Listener: listener, Config: &http.Server{Handler: handler}}
+				web.Start()
+				return web.Close
+			}
+			stop := serve()
+			defer func() { stop() }()
+			c, err := client.New(client.Options{Addr: socket})
+			h.must(err)
+			defer c.Close()
+			if away.Store(true); test.outage == nil {
+				stop()
+			}
+			began, back := time.Now(), make(chan struct{}, 1)
+			ctx, cancel := context.WithCancel(t.Context())
+			lost := c.KeepAlive(ctx, client.Lease{ID: "ci.X", TTL: client.Duration(ttl)}, client.Heartbeat{
+				Failed: func(error) {
+					if time.Since(began) > 3*ttl && away.CompareAndSwap(true, false) && test.outage == nil {
+						stop = serve()
+					}
+				},
+				Renewed: func(client.Lease) {
+					select {
+					case back <- struct{}{}:
+					default:
+					}
+				},
+			})
+			select {
+			case err := <-lost:
+				if !test.lost || !errors.Is(err, lease.ErrOver) {
+					t.Errorf("lost: %v", err)
+				}
+			case <-back:
+				if test.lost {
+					t.Error("it was not lost")
+				}
+			}
+			cancel()
+			for range lost {
+			}
+		})
+	}
+}
+
+func TestAHolderIsToldOfTheCapBeforeItAndAtIt(t *testing.T) {
+	h := newHouse(t, 3*time.Second)
+	h.store.Fleet().Caches[0].Lease.Max = 5 * time.Second
+	h.shelve()
+	c := h.client(nil, client.Options{})
+	l, err := c.Acquire(t.Context(), client.Request{Cache: "ci"}, nil)
+	h.must(err)
+	var capped []time.Duration
+	err = <-c.KeepAlive(t.Context(), l, client.Heartbeat{Capped: func(l client.Lease) { capped = append(capped, time.Duration(l.Left)) }})
+	if late := time.Since(l.Cap); !errors.Is(err, lease.ErrOver) || !strings.Contains(err.Error(), "as long as a lease of cache ci may") || late < 0 {
+		t.Errorf("lost %v after the cap: %v", late, err)
+	}
+	if len(capped) != 1 || capped[0] > 3*time.Second {
+		t.Errorf("told of the cap %v before it", capped)
 	}
 }
 

@@ -62,6 +62,7 @@ type Lease struct {
 	Created     time.Time   `json:"created"`
 	Granted     time.Time   `json:"granted,omitzero"`
 	Deadline    time.Time   `json:"deadline,omitzero"` // expiry unless renewed
+	Left        Duration    `json:"left,omitempty"`    // until the deadline, where that is the cap: by nobody's clock
 	Cap         time.Time   `json:"cap,omitzero"`      // no renewal goes past it
 	WaitUntil   time.Time   `json:"wait_until,omitzero"`
 	Ended       time.Time   `json:"ended,omitzero"`
