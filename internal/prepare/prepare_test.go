@@ -188,6 +188,32 @@ func TestAFailedResetTaints(t *testing.T) {
 	}
 }
 
+func TestAFailedResetOfTheModuleTaintsWithTheEndOfItsOutput(t *testing.T) {
+	for name, c := range map[string]struct{ reset, want string }{
+		"loud":   {"seq 5000; echo 'the disk is full' >&2; exit 9", "ended with exit status 9; its output ends:\n…"},
+		"brief":  {"echo 'the disk is full' >&2; exit 9", "ended with exit status 9; its output ends:\nthe disk is full\n"},
+		"silent": {"exit 9", "ended with exit status 9; it printed nothing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			y := newYard(t, specs.Cache{Reset: shell("touch served")})
+			y.spawn()
+			y.run(Options{})
+			m := y.machine()
+			m.Reset, m.Attributes = true, attributes(t, map[string]any{"reset": c.reset})
+			y.boot("ci", m)
+			y.awaits(lease.Shelved)
+			y.lend(func() {})
+			g := y.awaits(lease.Tainted)
+			if g.Reason != "reset_failed" || !strings.HasPrefix(g.Evidence, c.reset+" "+c.want) || y.read("served") != "" {
+				t.Errorf("tainted for %q with evidence %q", g.Reason, g.Evidence)
+			}
+			if says := strings.HasSuffix(g.Evidence, "the disk is full\n"); says != (name != "silent") {
+				t.Errorf("evidence %q", g.Evidence)
+			}
+		})
+	}
+}
+
 func TestAGuestThatOffersItIsPartedFromItsHolderBeforeItsReset(t *testing.T) {
 	y := newYard(t, specs.Cache{Reset: shell(`grep -qs "^State:[[:space:]]*[RSD]" "/proc/$(cat pid)/status" && echo alive >seen || echo ended >seen`)})
 	y.spawn()

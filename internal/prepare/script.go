@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -50,17 +49,29 @@ type failure struct {
 }
 
 func (f *failure) Error() string {
-	return fmt.Sprintf("%s ended with exit status %d; its output ends:\n%s", f.what, f.exit, end(f.output))
+	return fmt.Sprintf("%s ended with exit status %d; %s", f.what, f.exit, end(f.output))
 }
 
 // errBroken says that a session began and was cut off.
 var errBroken = errors.New("broke off")
 
 func end(output string) string {
+	if strings.TrimSpace(output) == "" {
+		return "it printed nothing"
+	}
 	if len(output) > maxEvidence {
 		output = "…" + strings.ToValidUTF8(output[len(output)-maxEvidence:], "")
 	}
-	return output
+	return "its output ends:\n" + output
+}
+
+// tail keeps the end of a stream.
+type tail []byte
+
+func (t *tail) Write(b []byte) (int, error) {
+	*t = append(*t, b...)
+	*t = (*t)[max(0, len(*t)-maxEvidence-1):] // one more, so that end says that there was more
+	return len(b), nil
 }
 
 // visit runs the script to its end. A guest that cannot be reached is tried again for a while: that the network is slow to
@@ -101,8 +112,7 @@ func (p *Preparer) once(ctx context.Context, g lease.Guest, s script) error {
 	}
 	defer func() { _ = client.Close() }()
 	if s.part != "" {
-		exit, err := client.Run(ctx, s.part, nil, io.Discard, io.Discard, nil)
-		if err := judge(s.part, "", exit, err); err != nil {
+		if err := part(ctx, client, s.part); err != nil {
 			return err
 		}
 	}
@@ -115,10 +125,18 @@ func (p *Preparer) once(ctx context.Context, g lease.Guest, s script) error {
 	return judge(s.kind+" script "+s.spec.Path, output, exit, err)
 }
 
+// part runs the module's command as it is, because a guest may know it by its name. Its errors are kept apart, so that nothing else
+// that it prints pushes them out.
+func part(ctx context.Context, client *ssh.Client, command string) error {
+	var out, errs tail
+	exit, err := client.Run(ctx, command, nil, &out, &errs, nil)
+	return judge(command, string(out)+string(errs), exit, err)
+}
+
 func judge(what, output string, exit int, err error) error {
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s %w: %w; its output ends:\n%s", what, errBroken, err, end(output))
+		return fmt.Errorf("%s %w: %w; %s", what, errBroken, err, end(output))
 	case exit != 0:
 		return &failure{what: what, exit: exit, output: output}
 	}
