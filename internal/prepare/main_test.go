@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -46,10 +47,18 @@ type yard struct {
 	tell  func(lease.Change)
 	queue *queue      // of the preparer that runs
 	away  atomic.Bool // the store cannot be reached
+	first atomic.Pointer[first]
+	other *lease.Store // of another server
 }
 
-// outage is a redis.Hook that lets no command through while the store is away.
-type outage struct{ away *atomic.Bool }
+// first is what happens to the store before the first command that has a word in it.
+type first struct {
+	word string
+	do   func()
+}
+
+// outage is a redis.Hook that lets no command through while the store is away, and others to the store first.
+type outage struct{ *yard }
 
 func (o outage) DialHook(next redis.DialHook) redis.DialHook { return next }
 
@@ -57,6 +66,9 @@ func (o outage) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		if o.away.Load() {
 			return redis.ErrClosed
+		}
+		if f := o.first.Load(); f != nil && slices.Contains(cmd.Args(), any(f.word)) && o.first.CompareAndSwap(f, nil) {
+			f.do()
 		}
 		return next(ctx, cmd)
 	}
@@ -81,8 +93,9 @@ func newYard(t *testing.T, cache specs.Cache) *yard {
 	store, err := embedded.Open(embedded.Options{Dir: filepath.Join(t.TempDir(), "store"), Log: slog.New(slog.DiscardHandler)})
 	y.must(err)
 	t.Cleanup(func() { y.must(store.Close()) })
-	store.Client().AddHook(outage{&y.away})
+	store.Client().AddHook(outage{y})
 	y.Store = lease.New(store.Client(), lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
+	y.other = lease.New(store.Client(), lease.Options{})
 	y.must(y.Open(t.Context()))
 	y.must(y.Adopt(t.Context(), y.fleet))
 	return y

@@ -190,7 +190,9 @@ func (p *Preparer) logEnd(ctx context.Context, g lease.Guest, s script, err, tel
 	}
 }
 
-// settle records the end of a script. A guest that is no longer in the state that wanted it is left alone.
+// settle records the end of a script. A guest that is no longer in the state that wanted it is left alone: another server on the
+// store may have brought it on. One that is in that state anew is told by its time, and one that leaves it at this moment by the
+// store.
 func (p *Preparer) settle(ctx context.Context, g lease.Guest, s script, failure error) error {
 	if failure == nil {
 		_, err := p.o.Store.Prepared(ctx, g)
@@ -203,7 +205,9 @@ func (p *Preparer) settle(ctx context.Context, g lease.Guest, s script, failure 
 	if now.State != g.State || now.Incarnation != g.Incarnation || !now.Since.Equal(g.Since) {
 		return lease.ErrConflict
 	}
-	_, err = p.o.Store.Taint(ctx, system, g, lease.Taint{Reason: s.kind + "_failed", Evidence: failure.Error(), Death: true})
+	_, err = p.o.Store.Taint(ctx, system, g, lease.Taint{
+		Reason: s.kind + "_failed", Evidence: failure.Error(), Death: true, From: []lease.State{g.State},
+	})
 	return err
 }
 

@@ -305,6 +305,25 @@ func TestAGuestTaintedMeanwhileStaysTaintedForThatReason(t *testing.T) {
 	}
 }
 
+func TestAGuestThatAnotherServerShelvesAtThatMomentStaysShelved(t *testing.T) {
+	y := newYard(t, specs.Cache{Prepare: shell("exit 1")})
+	y.spawn()
+	y.first.Store(&first{"prepare_failed", func() {
+		g, err := y.other.Guest(t.Context(), "p-1")
+		if err == nil {
+			_, err = y.other.Prepared(t.Context(), g)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}})
+	y.run(Options{})
+	y.boot("ci", y.machine())
+	y.eventually("the script's end is told", func() bool { return y.first.Load() == nil })
+	y.idle()
+	y.awaits(lease.Shelved)
+}
+
 func TestAnOutageOfTheStoreLosesNoFinishedScript(t *testing.T) {
 	y := newYard(t, specs.Cache{Prepare: shell("echo run >> log; while ! test -e go; do sleep 0.01; done; echo end >> log")})
 	y.spawn()
