@@ -3,7 +3,6 @@ package web_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"html"
 	"maps"
 	"net/http"
@@ -102,9 +101,7 @@ func TestWhatIsWrongStandsOnTheFirstPage(t *testing.T) {
 	b.get("/pools/local").says(t, "Paused by alice (moving racks), since", "The watchdog's brake is on: 3 of 4 guests look dead", "Waiting Yes: RunFailed")
 	must(t, h.store.SetPause(t.Context(), "local", nil))
 	b.get("/pools/local").lacks(t, "<strong>Paused</strong>") // whatever the loop's last pass has seen
-	h.mu.Lock()
-	h.outage = fmt.Errorf("%w: connection refused", lease.ErrUnavailable)
-	h.mu.Unlock()
+	h.leave()
 	b.get("/").says(t, "The store is away: no lease is granted", "connection refused")
 	b.get("/caches/ci").want(t, http.StatusServiceUnavailable, "/caches/ci", "<h1>Not just now</h1>", "connection refused")
 }

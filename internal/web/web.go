@@ -2,8 +2,8 @@
 //
 // It exists so that a link in a pull request or an alert leads to something that can be read by everybody who has a token:
 // rendered on the server, of use without JavaScript and without a request to anywhere else, so that the strictest of content
-// security policies holds. What the pages show of the fleet they ask the HTTP API, as whoever looks. The package knows nothing
-// of routing and nothing of how plans are made.
+// security policies holds. What the pages show and what their forms do they ask of the HTTP API, as whoever looks, so that the rules
+// of who may do what, and when, stand there alone. The package knows nothing of routing and nothing of how plans are made.
 package web
 
 import (
@@ -22,24 +22,17 @@ import (
 	"greenroom/specs"
 )
 
-// plans is what the pages need of the keeper of plans.
-type plans interface {
-	Get(ctx context.Context, id string, wait time.Duration) (plan.Plan, error)
-	List() []plan.Plan
-	Approve(by lease.Caller, id, digest string) (plan.Plan, error)
-}
-
 // store is what the pages read that no call of the API tells: the settings in force, and which guests there ever were.
 type store interface {
 	Fleet() *specs.Fleet
 	Slots(ctx context.Context, pool string) ([]int, error)
 }
 
-// Options are what the pages stand on. Lookup is needed; without API and Store there are no pages but those of plans.
+// Options are what the pages stand on. API, Store and Lookup are needed.
 type Options struct {
 	API    http.Handler // of the paths below /v1: the pages call it with the token of whoever looks
 	Store  store
-	Plans  plans                                    // nil: no specs are followed, so that there are no plans
+	Plans  any                                      // nil: no specs are followed, so that there are no plans to lead to
 	Lookup func(secret string) (lease.Caller, bool) // whose token it is, compared in constant time
 	Log    *slog.Logger                             // default: slog.Default()
 	Now    func() time.Time                         // default: time.Now
@@ -223,8 +216,12 @@ func (s *Site) changing(v view) http.Handler {
 
 // Plans is GET /plans: those that are kept, the newest first.
 func (s *Site) Plans() http.Handler {
-	return s.reading(func(w http.ResponseWriter, _ *http.Request, who visitor) {
-		kept := s.o.Plans.List()
+	return s.reading(func(w http.ResponseWriter, r *http.Request, who visitor) {
+		kept, err := s.api(who).Plans(r.Context())
+		if err != nil {
+			s.sorry(w, who, err)
+			return
+		}
 		all := make([]plan.Layout, len(kept))
 		for i, p := range kept {
 			all[i] = plan.LayOut(p)
@@ -246,37 +243,28 @@ type planPage struct {
 
 // Plan is GET /plans/{id}.
 func (s *Site) Plan() http.Handler {
-	return s.reading(func(w http.ResponseWriter, r *http.Request, who visitor) {
-		if p, ok := s.find(w, r, who); ok {
-			s.showPlan(w, http.StatusOK, who, p, "")
-		}
-	})
+	return s.reading(func(w http.ResponseWriter, r *http.Request, who visitor) { s.plan(w, r, who, fault{}) })
 }
 
-// find gets the plan of the path as far as the caller may see it, or answers that there is none.
-func (s *Site) find(w http.ResponseWriter, r *http.Request, who visitor) (plan.Plan, bool) {
-	p, err := s.o.Plans.Get(r.Context(), r.PathValue("id"), 0)
-	if err != nil {
-		s.message(w, http.StatusNotFound, &who, "No such plan", "There is no such plan, or none any more: they are kept for an hour. Ask for a new one with \"greenroom plan\".")
-		return plan.Plan{}, false
+func (s *Site) plan(w http.ResponseWriter, r *http.Request, who visitor, why fault) {
+	p, err := s.api(who).GetPlan(r.Context(), r.PathValue("id"), 0)
+	if err == nil {
+		s.showPlan(w, who, p, why)
+		return
 	}
-	return visible(p, who.Caller), true
-}
-
-// visible is a plan without what only admins may see.
-func visible(p plan.Plan, who lease.Caller) plan.Plan {
-	if who.Role != lease.Admin {
-		p.Terraform = nil
+	if status, _ := problem(err); status == http.StatusNotFound {
+		s.message(w, status, &who, "No such plan", "There is no such plan, or none any more: they are kept for an hour. Ask for a new one with \"greenroom plan\".")
+		return
 	}
-	return p
+	s.sorry(w, who, err)
 }
 
 // again is after how many seconds a page looks again for what is still being made.
 const again = 2
 
-func (s *Site) showPlan(w http.ResponseWriter, status int, who visitor, p plan.Plan, fault string) {
+func (s *Site) showPlan(w http.ResponseWriter, who visitor, p plan.Plan, why fault) {
 	l := plan.LayOut(p)
-	body := planPage{Layout: l, MayApprove: approvable(p, who.Caller), CSRF: who.CSRF, Fault: plan.Clean(fault)}
+	body := planPage{Layout: l, MayApprove: approvable(p, who.Caller), CSRF: who.CSRF, Fault: plan.Clean(why.text)}
 	body.Base, body.Head = l.Compared()
 	_, body.SamePools = l.Unchanged()
 	for _, section := range l.Sections {
@@ -288,9 +276,10 @@ func (s *Site) showPlan(w http.ResponseWriter, status int, who visitor, p plan.P
 	if p.Phase == plan.Making || p.Terraform != nil && p.Terraform.Phase == plan.Making {
 		refresh = again
 	}
-	s.render(w, status, "plan", page{Title: "Plan of " + cmp.Or(l.Plan.Ref, "no ref"), Nav: "plans", Who: &who, Refresh: refresh, Body: body})
+	s.render(w, cmp.Or(why.status, http.StatusOK), "plan", page{Title: "Plan of " + cmp.Or(l.Plan.Ref, "no ref"), Nav: "plans", Who: &who, Refresh: refresh, Body: body})
 }
 
+// approvable tells whether the page has a button to approve the plan; whether that is done the API decides.
 func approvable(p plan.Plan, who lease.Caller) bool {
 	return who.Role == lease.Admin && p.Phase == plan.Ready && p.Held()
 }
@@ -299,26 +288,13 @@ func approvable(p plan.Plan, who lease.Caller) bool {
 // since, with another digest, has to be read first.
 func (s *Site) ApprovePlan() http.Handler {
 	return s.changing(func(w http.ResponseWriter, r *http.Request, who visitor) {
-		p, ok := s.find(w, r, who)
-		switch {
-		case !ok:
-		case who.Role != lease.Admin:
-			s.showPlan(w, http.StatusForbidden, who, p, "only admins approve plans")
-		case p.Digest != r.PostFormValue("digest"):
-			s.showPlan(w, http.StatusConflict, who, p, "the plan has been made again since you have read it; read it once more")
-		case !approvable(p, who.Caller):
-			s.showPlan(w, http.StatusConflict, who, p, "there is nothing to approve")
-		default:
-			s.approve(w, r, who, p)
+		id := r.PathValue("id")
+		if _, err := s.api(who).ApprovePlan(r.Context(), id, r.PostFormValue("digest")); err != nil {
+			status, text := problem(err)
+			s.o.Log.Warn("a plan was not approved", "by", who.Name, "plan", id, "err", err)
+			s.plan(w, r, who, fault{status, text})
+			return
 		}
+		http.Redirect(w, r, local("/plans/"+id), http.StatusSeeOther)
 	})
-}
-
-func (s *Site) approve(w http.ResponseWriter, r *http.Request, who visitor, p plan.Plan) {
-	if _, err := s.o.Plans.Approve(who.Caller, p.ID, p.Digest); err != nil {
-		s.o.Log.Warn("a plan was not approved", "plan", p.ID, "err", err)
-		s.showPlan(w, http.StatusConflict, who, p, err.Error())
-		return
-	}
-	http.Redirect(w, r, local("/plans/"+p.ID), http.StatusSeeOther)
 }

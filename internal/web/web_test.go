@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -42,7 +43,7 @@ func (k *keeper) Get(_ context.Context, id string, _ time.Duration) (plan.Plan, 
 	defer k.mu.Unlock()
 	p, ok := k.plans[id]
 	if !ok {
-		return p, errors.New("unknown plan <b>")
+		return p, fmt.Errorf("%w <b>", gitops.ErrUnknownPlan)
 	}
 	return p, nil
 }
@@ -60,13 +61,22 @@ func (k *keeper) List() (all []plan.Plan) {
 	return all
 }
 
-func (k *keeper) Approve(by lease.Caller, id, _ string) (plan.Plan, error) {
+func (k *keeper) Approve(by lease.Caller, id, digest string) (plan.Plan, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.fault != nil {
+	p, ok := k.plans[id]
+	switch {
+	case k.fault != nil:
 		return plan.Plan{}, k.fault
+	case !ok:
+		return plan.Plan{}, gitops.ErrUnknownPlan
+	case p.Phase != plan.Ready:
+		return plan.Plan{}, fmt.Errorf("%w: it is %s", gitops.ErrNotReady, p.Phase)
+	case p.Digest != digest:
+		return plan.Plan{}, gitops.ErrStale
+	case p.Approved != nil:
+		return p, nil
 	}
-	p := k.plans[id]
 	p.Approved = &plan.Approval{By: by.Name, At: now, Digest: p.Digest}
 	k.plans[id] = p
 	k.approved = append(k.approved, by.Name+" "+id)
@@ -117,6 +127,13 @@ func (h *house) away() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.outage
+}
+
+// leave takes the store away.
+func (h *house) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.outage = fmt.Errorf("%w: connection refused", lease.ErrUnavailable)
 }
 
 func (h *house) clock() time.Time {
@@ -331,7 +348,7 @@ func TestAnAdminApprovesWhatWasShown(t *testing.T) {
 	done.want(t, http.StatusOK, "/plans/p1", "Past a guard, and approved", "approved by alice at 13:04")
 	done.lacks(t, ">Approve</button>")
 	again := b.do(http.MethodPost, "/plans/p1/approve", fields(page.body))
-	again.want(t, http.StatusConflict, "/plans/p1/approve", "there is nothing to approve")
+	again.want(t, http.StatusOK, "/plans/p1", "approved by alice at 13:04") // once more is the same as once
 	if diff := cmp.Diff([]string{"alice p1"}, b.keeper.approved); diff != "" {
 		t.Error(diff)
 	}
@@ -352,14 +369,16 @@ func TestAnApprovalIsRefused(t *testing.T) {
 		"from another site":                     {header: map[string]string{"Sec-Fetch-Site": "cross-site"}, status: 403},
 		"from a neighbour":                      {header: map[string]string{"Sec-Fetch-Site": "same-site"}, status: 403},
 		"from another origin":                   {header: map[string]string{"Origin": "https://evil.example"}, status: 403},
-		"by a user":                             {user: true, status: 403, says: "only admins approve plans"},
+		"by a user":                             {user: true, status: 403, says: "only admins may do this, and bob has the role user"},
 		"of a plan that is none":                {path: "/plans/p2/approve", status: 404, says: "There is no such plan"},
-		"of a plan that has been made again":    {before: func(h *house) { h.change(func(p *plan.Plan) { p.Digest = "sha256-2" }) }, status: 409, says: "made again since you have read it"},
-		"of a plan that has become another":     {before: func(h *house) { h.change(func(p *plan.Plan) { p.Phase = plan.Replaced }) }, status: 409, says: "there is nothing to approve"},
-		"when the keeper of plans refuses":      {before: func(h *house) { h.keeper.fault = errors.New("<b>the disk is full</b>") }, status: 409, says: "&lt;b&gt;the disk is full&lt;/b&gt;"},
+		"of a plan that has been made again":    {before: func(h *house) { h.change(func(p *plan.Plan) { p.Digest = "sha256-2" }) }, status: 409, says: "look at it once more"},
+		"of a plan that has become another":     {before: func(h *house) { h.change(func(p *plan.Plan) { p.Phase = plan.Replaced }) }, status: 409, says: "the plan is not ready: it is replaced"},
+		"when the keeper of plans refuses":      {before: func(h *house) { h.keeper.fault = fmt.Errorf("%w: <b>no</b>", gitops.ErrNotReady) }, status: 409, says: "&lt;b&gt;no&lt;/b&gt;"},
+		"when the keeper of plans fails":        {before: func(h *house) { h.keeper.fault = errors.New("the disk is full") }, status: 500, says: "a fault of the server"},
+		"while the store is away":               {before: func(h *house) { h.leave() }, status: 503, says: "connection refused"},
 		"after the token has been revoked":      {before: func(h *house) { must(h.t, h.tokens.Revoke(h.admin.ID)) }, path: "", status: 200, says: "<h1>Sign in</h1>"},
 		"with a form beyond all bounds":         {form: func(v url.Values) { v.Set("x", strings.Repeat("x", 1<<20)) }, status: 403},
-		"with the digest of what was not shown": {form: func(v url.Values) { v.Set("digest", "") }, status: 409},
+		"with the digest of what was not shown": {form: func(v url.Values) { v.Set("digest", "") }, status: 400},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newHouse(t).browser()
@@ -474,6 +493,14 @@ func TestWhoIsNoAdminSeesNothingOfTerraform(t *testing.T) {
 	if b.keeper.plans["p1"].Terraform == nil {
 		t.Error("the plan itself has lost its layer")
 	}
+}
+
+func TestPlansAreShownWhileTheStoreIsAway(t *testing.T) {
+	b := newHouse(t).browser()
+	b.signIn(b.user.Secret, "/plans")
+	b.leave()
+	b.get("/plans").want(t, http.StatusOK, "/plans", `<a href="/plans/p1">p1</a>`)
+	b.get("/plans/p1").want(t, http.StatusOK, "/plans/p1", "Plan of refs/pull/12/head")
 }
 
 func TestAnUnknownPlanIsNotFound(t *testing.T) {
