@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"greenroom/lease"
 	"greenroom/reconcile/condition"
+	"greenroom/specs"
 )
 
 // conditions is the set of one pool or shard, by type.
@@ -41,35 +43,67 @@ func (c conditions) list() []condition.Condition {
 // verdict is a reason with its message; an empty reason means "no".
 type verdict struct{ reason, message string }
 
-// judge says of every pool and shard how it stands, after a pass.
+// judge says of every pool and shard how it stands, after a pass. Calls wait for l.mu, so the guests are counted before.
 func (l *Loop) judge(s Snapshot) {
-	brakes := l.o.Brakes()
-	byPool := map[string][]*lease.Guest{}
-	for i := range s.Guests {
-		g := &s.Guests[i]
-		byPool[g.Pool] = append(byPool[g.Pool], g)
-	}
+	brakes, counted, failedDue := l.o.Brakes(), countGuests(s), nextFailed(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.failedDue = nextFailed(s)
+	l.failedDue = failedDue
 	for _, sh := range l.shards {
 		l.judgeShard(sh, s)
 	}
-	names := map[string]bool{}
 	for _, p := range s.Fleet.Pools {
-		names[p.Name] = true
-	}
-	for name := range byPool {
-		names[name] = true
-	}
-	for name := range l.pools {
-		if !names[name] {
-			delete(l.pools, name)
+		if counted[p.Name] == nil {
+			counted[p.Name] = newCensus()
 		}
 	}
-	for name := range names {
-		l.judgePool(name, byPool[name], s, brakes[name])
+	maps.DeleteFunc(l.pools, func(name string, _ *poolState) bool { return counted[name] == nil })
+	shards := l.shardsByPool()
+	for name, c := range counted {
+		l.judgePool(name, c, shards[name], s, brakes[name])
 	}
+}
+
+// census is the guests of one pool, counted once for everything that is said of it.
+type census struct {
+	states   map[lease.State]int
+	shards   map[string]int
+	outdated int
+	resting  verdict // of the first that did not come up and waits for its next try
+}
+
+func newCensus() *census { return &census{states: map[lease.State]int{}, shards: map[string]int{}} }
+
+func countGuests(s Snapshot) map[string]*census {
+	all := map[string]*census{}
+	for i := range s.Guests {
+		g := &s.Guests[i]
+		c := all[g.Pool]
+		if c == nil {
+			c = newCensus()
+			all[g.Pool] = c
+		}
+		c.states[g.State]++
+		c.shards[g.Shard]++
+		if digest := s.Digests[g.Pool]; digest != "" && g.Digest != digest && g.State != lease.Leased {
+			c.outdated++
+		}
+		if at := nextTry(g, s.Now); c.resting.reason == "" && g.State == lease.Tainted && !at.IsZero() {
+			c.resting = verdict{"GuestFailed", fmt.Sprintf("guest %s did not come up %d times in a row (%s), see its events; tried again at %s",
+				g.Name, g.Failures, g.Reason, at.UTC().Format(time.TimeOnly))}
+		}
+	}
+	return all
+}
+
+// shardsByPool are all shards, in order. It needs l.mu.
+func (l *Loop) shardsByPool() map[string][]*shardState {
+	out := map[string][]*shardState{}
+	for _, id := range slices.Sorted(maps.Keys(l.shards)) {
+		sh := l.shards[id]
+		out[sh.pool] = append(out[sh.pool], sh)
+	}
+	return out
 }
 
 // nextTry is when a guest that failed may be tried again; zero: it does not wait for that.
@@ -105,9 +139,10 @@ func (l *Loop) judgeShard(sh *shardState, s Snapshot) {
 	l.write(&sh.conditions, s, stalled, waiting, busy)
 }
 
-func (l *Loop) judgePool(name string, guests []*lease.Guest, s Snapshot, brake string) {
+func (l *Loop) judgePool(name string, c *census, shards []*shardState, s Snapshot, brake string) {
 	p := l.pool(name)
-	l.write(&p.conditions, s, l.stalledPool(name), l.waitingPool(name, p, guests, s, brake), l.busyPool(name, guests, s))
+	p.census = c
+	l.write(&p.conditions, s, l.stalledPool(name, shards), l.waitingPool(name, shards, s, brake), busyPool(c))
 }
 
 func (l *Loop) write(c *conditions, s Snapshot, stalled, waiting, busy verdict) {
@@ -131,60 +166,71 @@ func (l *Loop) write(c *conditions, s Snapshot, stalled, waiting, busy verdict) 
 	set(condition.Ready, ready, "")
 }
 
-func (l *Loop) stalledPool(name string) verdict {
+func (l *Loop) stalledPool(name string, shards []*shardState) verdict {
 	if err := l.faults[name]; err != nil {
 		return verdict{"ModuleUnreadable", err.Error()}
 	}
-	for _, id := range slices.Sorted(maps.Keys(l.shards)) {
-		if sh := l.shards[id]; sh.pool == name && sh.stalled != nil {
-			return verdict{"Fault" + title(sh.stalled.Kind), "shard " + id + ": " + sh.stalled.Error()}
+	for _, sh := range shards {
+		if sh.stalled != nil {
+			return verdict{"Fault" + title(sh.stalled.Kind), "shard " + sh.id + ": " + sh.stalled.Error()}
 		}
 	}
 	return verdict{}
 }
 
-func (l *Loop) waitingPool(name string, p *poolState, guests []*lease.Guest, s Snapshot, brake string) verdict {
-	b := l.breaker(l.recipes[name].module)
+func (l *Loop) waitingPool(name string, shards []*shardState, s Snapshot, brake string) verdict {
+	p, b := l.pool(name), l.openBreaker(name, shards, s.Now)
 	switch {
 	case p.paused != nil:
 		return verdict{"Paused", strings.TrimSuffix(fmt.Sprintf("paused by %s: %s", p.paused.By, p.paused.Reason), ": ")}
 	case brake != "":
 		return verdict{"WatchdogBrake", brake}
-	case b.until.After(s.Now):
+	case b != nil:
 		return verdict{"BreakerOpen", fmt.Sprintf("%d runs of the module have failed in a row, last: %s; tried again at %s", b.failures, b.message, b.until.UTC().Format(time.TimeOnly))}
 	case p.until.After(s.Now):
 		return verdict{"RunFailed", fmt.Sprintf("%s; tried again at %s", p.message, p.until.UTC().Format(time.TimeOnly))}
 	}
-	for _, id := range slices.Sorted(maps.Keys(l.shards)) { // no fault of the pool, but its guests wait for it
-		if sh := l.shards[id]; sh.pool == name && sh.until.After(s.Now) {
-			return verdict{"RunFailed", fmt.Sprintf("shard %s: %s; tried again at %s", id, sh.message, sh.until.UTC().Format(time.TimeOnly))}
+	for _, sh := range shards { // no fault of the pool, but its guests wait for it
+		if sh.until.After(s.Now) {
+			return verdict{"RunFailed", fmt.Sprintf("shard %s: %s; tried again at %s", sh.id, sh.message, sh.until.UTC().Format(time.TimeOnly))}
 		}
 	}
-	for _, g := range guests {
-		if at := nextTry(g, s.Now); g.State == lease.Tainted && !at.IsZero() {
-			return verdict{"GuestFailed", fmt.Sprintf("guest %s did not come up %d times in a row (%s), see its events; tried again at %s", g.Name, g.Failures, g.Reason, at.UTC().Format(time.TimeOnly))}
-		}
-	}
-	return verdict{}
+	return p.census.resting
 }
 
-func (l *Loop) busyPool(name string, guests []*lease.Guest, s Snapshot) verdict {
+// openBreaker is that of the pool's module, or of one that a shard of it is of, while no run of the module may begin; nil: none is.
+func (l *Loop) openBreaker(name string, shards []*shardState, now time.Time) *pause {
+	var modules []string
+	if r, ok := l.recipes[name]; ok {
+		modules = append(modules, r.module)
+	}
+	for _, sh := range shards {
+		modules = append(modules, sh.module())
+	}
+	for _, module := range modules {
+		if b := l.breakers[module]; b != nil && b.until.After(now) {
+			return b
+		}
+	}
+	return nil
+}
+
+func busyPool(c *census) verdict {
 	counts := map[lease.State]int{}
-	for _, g := range guests {
-		switch g.State {
-		case lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Replacing, lease.Retiring, lease.Tainted, lease.Failed:
-			counts[g.State]++
-		}
-		if d := s.Digests[name]; d != "" && g.Digest != d && g.State != lease.Leased {
-			counts["outdated"]++
-		}
+	for _, state := range []lease.State{
+		lease.Planned, lease.Provisioning, lease.Booting, lease.Preparing, lease.Replacing, lease.Retiring, lease.Tainted, lease.Failed,
+	} {
+		counts[state] = c.states[state]
 	}
-	if len(counts) == 0 {
-		return verdict{}
-	}
-	parts := make([]string, 0, len(counts))
+	counts["outdated"] = c.outdated
+	var parts []string
 	for _, state := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d %s", counts[state], state))
+		if counts[state] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[state], state))
+		}
+	}
+	if len(parts) == 0 {
+		return verdict{}
 	}
 	return verdict{"Converging", strings.Join(parts, ", ")}
 }
@@ -193,7 +239,7 @@ func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // Status tells how everything stands. It answers also while the store is away, from what was known last.
 func (l *Loop) Status(ctx context.Context) (condition.Status, error) {
-	guests, err := l.guests(ctx)
+	guests, err := l.countInStore(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := condition.Status{
@@ -203,16 +249,60 @@ func (l *Loop) Status(ctx context.Context) (condition.Status, error) {
 		path, version := l.driver.Binary()
 		st.Terraform, st.Processes = version+" "+path, l.driver.Started()
 	}
-	if err != nil {
+	if err = cmp.Or(err, l.storeErr); err != nil { // what can be read can't always be written
 		st.Store = err.Error()
 	}
+	declared, shards := map[string]*specs.Pool{}, l.shardsByPool()
+	for _, p := range l.fleet.Pools {
+		declared[p.Name] = p
+	}
 	for name := range l.pools {
-		st.Pools = append(st.Pools, l.poolStatus(name, guests))
+		st.Pools = append(st.Pools, l.poolStatus(name, declared[name], guests[name], shards[name]))
 	}
 	slices.SortFunc(st.Pools, func(a, b condition.PoolStatus) int { return strings.Compare(a.Pool, b.Pool) })
 	st.Conditions = l.fleetConditions(st)
 	return st, nil
 }
+
+// countInStore counts the guests of each pool by state, at a cost that does not grow with their number. After an error there is no
+// count of any pool.
+func (l *Loop) countInStore(ctx context.Context) (map[string]map[lease.State]int, error) {
+	caches, err := l.o.Store.Caches(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stocks, err := l.o.Store.Stocks(ctx, caches...)
+	if err != nil {
+		return nil, err
+	}
+	pools := map[string]map[lease.State]int{}
+	for _, p := range l.inForce().Pools {
+		pools[p.Name] = map[lease.State]int{}
+	}
+	for _, st := range stocks {
+		for pool, counts := range st.Counts {
+			if pools[pool] == nil {
+				pools[pool] = map[lease.State]int{}
+			}
+			for state, n := range counts {
+				pools[pool][state] += n
+			}
+		}
+	}
+	return pools, nil
+}
+
+// Trouble says what is known to keep guests from being leased or made, without asking anybody; nil: nothing is.
+func (l *Loop) Trouble() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.storeErr == nil && l.driver == nil {
+		return errNoTerraform
+	}
+	return l.storeErr
+}
+
+var errNoTerraform = errors.New("no usable Terraform was found")
 
 // Runs are the last runs of a pool that this process has seen the end of, the newest first.
 func (l *Loop) Runs(pool string) []condition.RunStatus {
@@ -224,29 +314,29 @@ func (l *Loop) Runs(pool string) []condition.RunStatus {
 	return nil
 }
 
-func (l *Loop) poolStatus(name string, guests []lease.Guest) condition.PoolStatus {
+// poolStatus takes the guests as the store has them now, or as the last pass knew them where it does not answer.
+func (l *Loop) poolStatus(name string, spec *specs.Pool, guests map[lease.State]int, shards []*shardState) condition.PoolStatus {
 	p := l.pool(name)
 	st := condition.PoolStatus{Pool: name, Guests: map[lease.State]int{}, Conditions: p.conditions.list(), Pause: p.paused, Shards: []condition.ShardStatus{}}
-	if spec := l.fleet.Pool(name); spec != nil {
+	if spec != nil {
 		st.Module, st.Max, st.Spare, st.Digest = withoutCredentials(spec.Module), spec.Max, spec.Spare, l.recipes[name].digest
 	}
+	last := p.census
+	if last == nil { // no pass has come to its end yet
+		last = newCensus()
+	}
+	if guests == nil {
+		guests = last.states
+	}
 	for _, state := range lease.States {
-		st.Guests[state] = 0
+		st.Guests[state] = guests[state]
 	}
-	inShard := map[string]int{}
-	for _, g := range guests {
-		if g.Pool == name {
-			st.Guests[g.State]++
-			inShard[g.Shard]++
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(l.shards)) {
-		sh := l.shards[id]
-		if sh.pool != name || inShard[id] == 0 && sh.run == "" && sh.stalled == nil && sh.meta.Digest == "" {
+	for _, sh := range shards {
+		if last.shards[sh.id] == 0 && sh.run == "" && sh.stalled == nil && sh.meta.Digest == "" {
 			continue
 		}
 		st.Shards = append(st.Shards, condition.ShardStatus{
-			Shard: id, Pool: name, Digest: sh.meta.Digest, Outdated: sh.meta.Digest != st.Digest, Guests: inShard[id],
+			Shard: sh.id, Pool: name, Digest: sh.meta.Digest, Outdated: sh.meta.Digest != st.Digest, Guests: last.shards[sh.id],
 			Run: sh.run, LastRun: sh.last, Failures: sh.failures, NextTry: sh.until, Conditions: sh.conditions.list(),
 		})
 	}

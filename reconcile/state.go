@@ -39,6 +39,7 @@ type poolState struct {
 	pause
 	paused     *lease.Pause
 	runs       []condition.RunStatus // that ended, the newest first
+	census     *census               // of the last pass; nil: there was none
 	conditions conditions
 }
 
