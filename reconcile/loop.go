@@ -451,7 +451,7 @@ func (l *Loop) mend(ctx context.Context) error {
 // recover finds the runs that went on while no daemon was there, and those whose outcome nobody has taken in.
 func (l *Loop) recover(ctx context.Context) error {
 	running, orphans, err := l.terraform().Recover(ctx)
-	if err != nil {
+	if err = l.stallBroken(err); err != nil {
 		return fmt.Errorf("finding runs again: %w", err)
 	}
 	for _, o := range orphans {

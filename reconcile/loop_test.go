@@ -509,6 +509,64 @@ func TestWithoutAFleetInForceWhatExistsStays(t *testing.T) {
 	}
 }
 
+func TestAShardThatCannotBeReadStopsNoOther(t *testing.T) {
+	for _, file := range []string{"meta.json", "run.json"} {
+		t.Run(file, func(t *testing.T) {
+			h := openHouse(t)
+			two := func(f *specs.Fleet) {
+				other := *f.Pools[0]
+				other.Name, other.Spare = "other", 1
+				f.Pools = append(f.Pools, &other)
+			}
+			h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 1, two)})
+			h.shelved(2)
+			h.stop()
+			broken, err := filepath.Glob(filepath.Join(h.dir, "terraform", "shards", "local-*", file))
+			if err != nil || len(broken) > 1 {
+				t.Fatal(broken, err)
+			}
+			if len(broken) == 0 { // there is none of a run that is over
+				dirs, _ := filepath.Glob(filepath.Join(h.dir, "terraform", "shards", "local-*"))
+				broken = []string{filepath.Join(dirs[0], file)}
+			}
+			was, _ := os.ReadFile(broken[0])
+			if err := os.WriteFile(broken[0], []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h.start()
+			h.until("the shard is stalled, and says why", func() bool {
+				c := h.condition(condition.Stalled)
+				return c.Status && strings.Contains(c.Message, broken[0])
+			})
+			for _, g := range h.guests(t.Context()) {
+				if g.Pool == "other" {
+					_, err := h.store.Taint(t.Context(), alice, g, lease.Taint{Reason: "test"})
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			h.until("a guest of the other pool is replaced", func() bool {
+				return slices.ContainsFunc(h.guests(t.Context()), func(g lease.Guest) bool {
+					return g.Pool == "other" && g.Incarnation == 2 && g.State == lease.Shelved
+				})
+			})
+			h.stop()
+			if err := os.WriteFile(broken[0], was, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if len(was) == 0 {
+				err = os.Remove(broken[0])
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.start()
+			h.shelved(2)
+		})
+	}
+}
+
 func TestARestartFindsTheRunThatWentOn(t *testing.T) {
 	h := openHouse(t)
 	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 3)})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"greenroom/lease"
@@ -20,7 +21,10 @@ func (l *Loop) rebuild(ctx context.Context, empty bool) error {
 		return nil
 	}
 	metas, err := l.readMetas()
-	if err != nil || !empty {
+	if !empty {
+		return l.stallBroken(err)
+	}
+	if err != nil {
 		return err
 	}
 	if err := l.o.Store.Open(ctx); err != nil {
@@ -52,9 +56,6 @@ func (l *Loop) rebuild(ctx context.Context, empty bool) error {
 // readMetas reads what is kept with each shard that ever had a guest.
 func (l *Loop) readMetas() (map[string]shardMeta, error) {
 	shards, err := l.terraform().Shards()
-	if err != nil {
-		return nil, err
-	}
 	metas := map[string]shardMeta{}
 	for _, sh := range shards {
 		var meta shardMeta
@@ -67,7 +68,30 @@ func (l *Loop) readMetas() (map[string]shardMeta, error) {
 		l.remember(sh.Shard, meta)
 		metas[sh.Shard] = meta
 	}
-	return metas, nil
+	return metas, err
+}
+
+// stallBroken stops the shards that cannot be read, and no other, until somebody has mended them. It returns any other error.
+func (l *Loop) stallBroken(err error) error {
+	broken, ok := errors.AsType[terraform.BrokenError](err)
+	for shard, why := range broken {
+		l.o.Log.Error("a shard cannot be read and is left alone", "shard", shard, "err", why)
+		fault := &terraform.Fault{Kind: terraform.FaultState, Message: why.Error(), Hint: "restore the file, and start the server again"}
+		sh := l.shard(shard, poolOfShard(shard))
+		l.mu.Lock()
+		sh.stalled = fault
+		l.mu.Unlock()
+	}
+	if ok {
+		return nil
+	}
+	return err
+}
+
+// poolOfShard reads the pool out of a shard's name; see ShardID.
+func poolOfShard(id string) string {
+	parts := strings.Split(id, "-")
+	return strings.Join(parts[:max(len(parts)-2, 0)], "-")
 }
 
 // inventory is what exists of one shard.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
@@ -156,6 +157,12 @@ func (m declared) own() string {
 // came out wrong, while a wrong shape is the module's fault.
 var errUnusable = errors.New("the guest is not usable")
 
+// What a guest may say of itself: it is kept in the store, and told to whoever leases it.
+const (
+	maxField  = 4 << 10
+	maxToTell = 64 << 10 // of its attributes
+)
+
 // checkOutput reads one guest of the module's output and holds it against the contract.
 func checkOutput(raw json.RawMessage) (Output, error) {
 	var o Output
@@ -173,6 +180,14 @@ func checkOutput(raw json.RawMessage) (Output, error) {
 			return o, fmt.Errorf("attribute %q: a %s is needed, not a %s", wrong.Field, wrong.Type, wrong.Value)
 		}
 		return o, err
+	}
+	for name, text := range map[string]string{"id": o.ID, "host": o.Host, "user": o.User, "host_key": o.HostKey} {
+		if len(text) > maxField || strings.ContainsFunc(strings.TrimRight(text, "\r\n"), unicode.IsControl) {
+			return o, fmt.Errorf("attribute %q: a text of at most %d bytes in one line is needed", name, maxField)
+		}
+	}
+	if n := len(fields["attributes"]); n > maxToTell {
+		return o, fmt.Errorf("attribute \"attributes\" has %d bytes; allowed are %d: it is for what is worth telling each holder", n, maxToTell)
 	}
 	switch {
 	case o.ID == "" || o.Host == "" || o.User == "":

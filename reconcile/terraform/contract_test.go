@@ -61,6 +61,13 @@ func TestOutputsAreHeldAgainstTheContract(t *testing.T) {
 		{"an attribute is missing", `{"id":"i","host":"h","port":22,"user":"u","attributes":{}}`, `attribute "host_key" is missing`},
 		{"a port as text", `{"id":"i","host":"h","port":"22","user":"u","host_key":"","attributes":{}}`, `attribute "port": a int is needed, not a string`},
 		{"no port", `{"id":"i","host":"h","port":0,"user":"u","host_key":"","attributes":{}}`, `the guest is not usable: "port" is 0; allowed are 1 to 65535`},
+		{"a key with a line end", `{"id":"i","host":"h","port":22,"user":"u","host_key":"ssh-ed25519 A\n","attributes":{}}`, ""},
+		{"a host in two lines", `{"id":"i","host":"h\ni","port":22,"user":"u","host_key":"","attributes":{}}`, `attribute "host": a text of at most 4096 bytes in one line is needed`},
+		{"a long id", `{"id":"` + strings.Repeat("i", 5000) + `","host":"h","port":22,"user":"u","host_key":"","attributes":{}}`, `attribute "id": a text of at most 4096 bytes in one line is needed`},
+		{
+			"much to tell", `{"id":"i","host":"h","port":22,"user":"u","host_key":"","attributes":{"a":"` + strings.Repeat("a", 65529) + `"}}`,
+			`attribute "attributes" has 65537 bytes; allowed are 65536: it is for what is worth telling each holder`,
+		},
 		{"no host", `{"id":"i","host":"","port":22,"user":"u","host_key":"","attributes":{}}`, `the guest is not usable: "id", "host" and "user" must not be empty`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -21,24 +21,42 @@ type Meta struct {
 
 const maxMeta = 1 << 20
 
-// Shards lists the shard directories by name.
+// BrokenError says of shards why what is kept with them cannot be read. All that is said of the others holds.
+type BrokenError map[string]error
+
+func (b BrokenError) Error() string {
+	names := slices.Sorted(maps.Keys(b))
+	return fmt.Sprintf("%d shards cannot be read, %s among them: %v", len(b), names[0], b[names[0]])
+}
+
+// or is the error of what could be done but for the broken ones.
+func (b BrokenError) or() error {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+// Shards lists the shard directories by name. Errors: BrokenError, with those that can be read.
 func (d *Driver) Shards() ([]Meta, error) {
 	entries, err := os.ReadDir(filepath.Join(d.opts.StateDir, "shards"))
 	if err != nil {
 		return nil, fmt.Errorf("listing shards: %w", err)
 	}
 	var shards []Meta
+	broken := BrokenError{}
 	for _, entry := range entries {
 		if !entry.IsDir() || !safeName.MatchString(entry.Name()) {
 			continue
 		}
 		meta := Meta{Shard: entry.Name()}
 		if err := readJSON(d.shard(entry.Name()).meta(), &meta.JSON); err != nil {
-			return nil, fmt.Errorf("listing shards: %w", err)
+			broken[meta.Shard] = err
+			continue
 		}
 		shards = append(shards, meta)
 	}
-	return shards, nil
+	return shards, broken.or()
 }
 
 // SetMeta stores a small JSON document (at most 1 MiB) with a shard, creating its directory.

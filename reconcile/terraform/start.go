@@ -286,18 +286,23 @@ func (s shardDir) markOrphan(in intent, now time.Time) error {
 type Orphan struct{ Shard, Run, Pool string }
 
 // Recover finds the runs that an earlier process has left: those live or finished, to be waited
-// for as if just started, and those that died.
+// for as if just started, and those that died. Errors: BrokenError, with the others.
 func (d *Driver) Recover(_ context.Context) ([]*Running, []Orphan, error) {
 	shards, err := d.Shards()
-	if err != nil {
+	broken, some := errors.AsType[BrokenError](err)
+	if err != nil && !some {
 		return nil, nil, err
+	}
+	if broken == nil {
+		broken = BrokenError{}
 	}
 	var found []*Running
 	var orphans []Orphan
 	for _, s := range shards {
 		running, dead, err := d.recoverShard(s.Shard)
 		if err != nil {
-			return nil, nil, fmt.Errorf("recovering shard %s: %w", s.Shard, err)
+			broken[s.Shard] = err
+			continue
 		}
 		if running != nil {
 			found = append(found, running)
@@ -306,7 +311,7 @@ func (d *Driver) Recover(_ context.Context) ([]*Running, []Orphan, error) {
 			orphans = append(orphans, *dead)
 		}
 	}
-	return found, orphans, nil
+	return found, orphans, broken.or()
 }
 
 func (d *Driver) recoverShard(name string) (*Running, *Orphan, error) {
