@@ -22,9 +22,12 @@ type CheckStep struct {
 	Error   string  `json:"error,omitempty"`
 }
 
+// ErrLeft means that a check could not destroy what it had made.
+var ErrLeft = errors.New("what was made is still there")
+
 // Check holds a module against the contract: what it declares, and then by really making guests
 // of it with d, in a shard named "check": create two, plan again, replace one, destroy all. report gets each
-// step as it ends. After a failure it still tries to destroy what was made, and says when it could not.
+// step as it ends. After a failure it still tries to destroy what was made; the error is ErrLeft too when it could not.
 func Check(ctx context.Context, d *Driver, dir string, vars json.RawMessage, report func(CheckStep)) error {
 	key, err := checkKey()
 	if err != nil {
@@ -35,7 +38,7 @@ func Check(ctx context.Context, d *Driver, dir string, vars json.RawMessage, rep
 		return err
 	}
 	err = c.life(ctx)
-	if err == nil || len(c.guests) == 0 {
+	if err == nil || c.empty(ctx) {
 		return err
 	}
 	undo := c.step("destroy what was made", func() error {
@@ -43,10 +46,16 @@ func Check(ctx context.Context, d *Driver, dir string, vars json.RawMessage, rep
 		defer cancel()
 		return c.destroy(ctx)
 	})
-	if undo != nil {
-		err = fmt.Errorf("%w; what was made is still there, with its state in %s", err, d.shard(checkShard).work())
+	if undo != nil && !c.empty(ctx) {
+		err = fmt.Errorf("%w; %w, with its state in %s", err, ErrLeft, d.shard(checkShard).work())
 	}
 	return err
+}
+
+// empty tells that the state has nothing, as where not even a plan could be made. What cannot be read may have something.
+func (c *check) empty(ctx context.Context) bool {
+	err := c.driver.Remove(context.WithoutCancel(ctx), checkShard)
+	return err == nil || errors.Is(err, ErrNoShard)
 }
 
 const (
