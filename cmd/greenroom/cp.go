@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"greenroom/internal/session"
 	"greenroom/internal/ssh"
 )
 
@@ -40,9 +39,9 @@ func newCp() *cobra.Command {
 		return settle(cmd, s, func() (int, error) {
 			return inGuest(cmd, s, func(ctx context.Context, guest *ssh.Client) (int, error) {
 				if up {
-					return 0, session.Upload(ctx, guest, from, to)
+					return 0, guest.Upload(ctx, from, to)
 				}
-				return 0, session.Download(ctx, guest, from, to)
+				return 0, guest.Download(ctx, from, to)
 			})
 		})
 	}

@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/pkg/sftp"
 )
@@ -18,12 +20,17 @@ import (
 const maxDepth = 200
 
 // Upload copies a local file or directory to the guest by SFTP, with modes and symbolic links.
-// A remote path that is an existing directory receives it under its own name; a relative one, or
-// one that begins with ~/, starts in the guest's home.
+// A remote path that is an existing directory receives it under its own name; one that ends with a
+// slash is none but a directory; a relative one, or one that begins with ~/, starts in the guest's home.
 func (c *Client) Upload(ctx context.Context, local, remote string) error {
 	return c.withSFTP(ctx, func(s *sftp.Client) error {
 		target := remoteHome(remote)
-		if info, err := s.Stat(target); err == nil && info.IsDir() {
+		info, err := s.Stat(target)
+		isDir := err == nil && info.IsDir()
+		if here, unread := os.Stat(local); unread == nil && !here.IsDir() && !isDir && namesDir(remote) {
+			return unwritten(remote, cmp.Or(err, error(syscall.ENOTDIR)))
+		}
+		if isDir {
 			base, err := filepath.Abs(local)
 			if err != nil {
 				return err
@@ -34,20 +41,47 @@ func (c *Client) Upload(ctx context.Context, local, remote string) error {
 	})
 }
 
+// namesDir tells whether a path can only be that of a directory.
+func namesDir(remote string) bool { return strings.HasSuffix(remote, "/") || path.Base(remote) == "." }
+
+// unwritten is the error of an upload to a path of the guest. SFTP's own name no file, and the one that was being sent is not at
+// fault.
+func unwritten(remote string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("guest:%s cannot be written: its directory is not there; make it first with \"greenroom run\" and mkdir -p", remote)
+	}
+	return fmt.Errorf("guest:%s cannot be written: %w", remote, Innermost(err))
+}
+
+// Innermost is what is left of an error when all that it was wrapped in is said already.
+func Innermost(err error) error {
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	return err
+}
+
 // Download copies a file or directory of the guest to a local path, as Upload does the other way
 // round. Nothing is written outside the local path, whatever the guest sends.
 func (c *Client) Download(ctx context.Context, remote, local string) error {
-	return c.withSFTP(ctx, func(s *sftp.Client) error {
-		source := remoteHome(remote)
+	err := c.withSFTP(ctx, func(s *sftp.Client) error {
+		source, target := remoteHome(remote), local
 		if info, err := os.Stat(local); err == nil && info.IsDir() {
 			full, err := s.RealPath(source)
 			if err != nil {
 				return fmt.Errorf("find %s on the guest: %w", remote, err)
 			}
-			local = filepath.Join(local, path.Base(full))
+			target = filepath.Join(local, path.Base(full))
 		}
-		return download(s, source, local)
+		return download(s, source, target)
 	})
+	if here, ok := errors.AsType[*fs.PathError](err); ok { // it has only the last part of the path
+		return fmt.Errorf("%s cannot be written: %w", local, here)
+	}
+	return err
 }
 
 // withSFTP lends a session of the SFTP subsystem, which the end of ctx closes.
@@ -103,27 +137,21 @@ func upload(s *sftp.Client, local, remote string) error {
 		return uploadOne(s, file, target, info)
 	})
 	for i := len(dirs) - 1; i >= 0 && err == nil; i-- {
-		err = s.Chmod(dirs[i].path, dirs[i].perm)
+		err = unwritten(dirs[i].path, s.Chmod(dirs[i].path, dirs[i].perm))
 	}
 	return err
 }
 
 func uploadOne(s *sftp.Client, local, remote string, info fs.FileInfo) error {
-	var err error
 	switch info.Mode().Type() {
 	case fs.ModeDir:
-		err = s.MkdirAll(remote)
+		return unwritten(remote, s.MkdirAll(remote))
 	case fs.ModeSymlink:
-		err = uploadLink(s, local, remote)
+		return uploadLink(s, local, remote)
 	case 0:
-		err = uploadFile(s, local, remote, info.Mode().Perm())
-	default:
-		err = fmt.Errorf("is no file, directory or symbolic link (%s)", info.Mode().Type())
+		return uploadFile(s, local, remote, info.Mode().Perm())
 	}
-	if err != nil {
-		return fmt.Errorf("upload %s: %w", local, err)
-	}
-	return nil
+	return fmt.Errorf("upload %s: is no file, directory or symbolic link (%s)", local, info.Mode().Type())
 }
 
 func uploadLink(s *sftp.Client, local, remote string) error {
@@ -133,10 +161,10 @@ func uploadLink(s *sftp.Client, local, remote string) error {
 	}
 	if info, err := s.Lstat(remote); err == nil && info.Mode().Type() == fs.ModeSymlink {
 		if err := s.Remove(remote); err != nil {
-			return err
+			return unwritten(remote, err)
 		}
 	}
-	return s.Symlink(link, remote)
+	return unwritten(remote, s.Symlink(link, remote))
 }
 
 func uploadFile(s *sftp.Client, local, remote string, perm fs.FileMode) error {
@@ -147,10 +175,13 @@ func uploadFile(s *sftp.Client, local, remote string, perm fs.FileMode) error {
 	defer in.Close()
 	out, err := s.OpenFile(remote, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
-		return err
+		return unwritten(remote, err)
 	}
 	_, err = out.ReadFrom(in)
-	return errors.Join(err, out.Chmod(perm), out.Close())
+	if unread, ok := errors.AsType[*fs.PathError](err); ok {
+		return errors.Join(unread, out.Close())
+	}
+	return unwritten(remote, cmp.Or(err, out.Chmod(perm), out.Close()))
 }
 
 // download decides between a file and a directory; the latter is written within an os.Root.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -115,5 +116,32 @@ func TestADownloadCannotBeLedOutOfItsDirectory(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
 		t.Errorf("written outside: %v, %v", entries, err)
+	}
+}
+
+func TestAnUploadThatFailsNamesThePathInTheGuest(t *testing.T) {
+	client, home := dial(t)
+	file := filepath.Join(t.TempDir(), "here.txt")
+	must(t, os.WriteFile(file, []byte("here"), 0o600))
+	must(t, os.WriteFile(filepath.Join(home, "there.txt"), []byte("there"), 0o600))
+	for to, want := range map[string]string{
+		"no/dir/x":    `guest:no/dir/x cannot be written: its directory is not there; make it first with "greenroom run" and mkdir -p`,
+		"nodir/":      `guest:nodir/ cannot be written: its directory is not there; make it first with "greenroom run" and mkdir -p`,
+		"nodir/.":     `guest:nodir/. cannot be written: its directory is not there; make it first with "greenroom run" and mkdir -p`,
+		"there.txt/":  "guest:there.txt/ cannot be written: not a directory",
+		"there.txt/x": "guest:there.txt/x cannot be written: ",
+	} {
+		if err := client.Upload(limit(t), file, to); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("to %s: %v, want %s", to, err, want)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(home, "there.txt")); err != nil || string(text) != "there" {
+		t.Errorf("afterwards there is %q, %v", text, err)
+	}
+	if err := client.Upload(limit(t), filepath.Dir(file), "made/"); err != nil { // as cp -r does
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(home, "made", "here.txt")); err != nil {
+		t.Error(err)
 	}
 }
