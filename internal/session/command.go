@@ -15,7 +15,7 @@ import (
 const grace = 10 * time.Second
 
 // Command runs a program on this machine while a session lasts, and returns its exit code: 128 plus the signal's number when one
-// ended it. SIGINT, SIGTERM and SIGHUP are passed on to it. When lost closes, it is told to end with SIGTERM and killed ten
+// ended it. SIGINT, SIGQUIT, SIGTERM and SIGHUP are passed on to it. When lost closes, it is told to end with SIGTERM and killed ten
 // seconds later, because the guest that it works in may be somebody else's. err says that it could not be started.
 func Command(cmd *exec.Cmd, lost <-chan struct{}) (int, error) { return command(cmd, lost, grace) }
 
@@ -30,7 +30,7 @@ func Signals() []os.Signal {
 
 func command(cmd *exec.Cmd, lost <-chan struct{}, grace time.Duration) (int, error) {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, Signals()...)
+	signal.Notify(signals, append(Signals(), syscall.SIGQUIT)...) // the last would end this process before the guest is given back
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return -1, err
@@ -41,8 +41,8 @@ func command(cmd *exec.Cmd, lost <-chan struct{}, grace time.Duration) (int, err
 	for {
 		select {
 		case sig := <-signals:
-			// A terminal sends SIGINT to the whole foreground group: a second one would be taken for "at once".
-			if sig != syscall.SIGINT || !foreground() {
+			// A terminal sends these two to the whole foreground group: a second one would be taken for "at once".
+			if sig != syscall.SIGINT && sig != syscall.SIGQUIT || !foreground() {
 				_ = cmd.Process.Signal(sig)
 			}
 		case <-lost:
