@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"greenroom/internal/session"
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
 	"greenroom/specs"
 )
@@ -49,8 +51,12 @@ type Step struct {
 // demo is one walk.
 type demo struct {
 	Options
-	specs  string
-	client *client.Client
+	specs, state string
+	client       *client.Client
+	patience     time.Duration // how long a step may take
+	former       bool          // a demo was in the directory before
+	left         bool          // there may be guests
+	unread       bool          // nothing can be told any more
 }
 
 // What the example fleet has: a cache, and so many guests warm in it.
@@ -64,40 +70,66 @@ const cleanUp = 3 * time.Minute
 
 // Run runs the demo until it is through, or ctx ends. Whatever happens, it retires every guest that it made before it returns.
 func Run(ctx context.Context, o Options) (err error) {
-	if o.Dir == "" {
-		if o.Dir, err = os.MkdirTemp("", "greenroom-demo-"); err != nil {
+	d := &demo{Options: o, patience: patience}
+	if d.Dir == "" {
+		if d.Dir, err = os.MkdirTemp("", "greenroom-demo-"); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, removeIfClean(o.Dir, err)) }()
+		defer func() { err = errors.Join(err, d.remove()) }()
 	}
-	d := &demo{Options: o, specs: filepath.Join(o.Dir, "specs")}
-	state := filepath.Join(o.Dir, "state")
-	if err := specs.Init(d.specs, true); err != nil {
+	if err := d.enter(); err != nil {
 		return err
 	}
-	srv, err := server.New(server.Options{StateDir: state, Specs: d.specs, Listen: o.Listen, Terraform: terraform.Options{Binary: o.Terraform}, Log: o.Log})
+	srv, err := server.New(server.Options{StateDir: d.state, Specs: d.specs, Listen: o.Listen, Terraform: terraform.Options{Binary: o.Terraform}, Log: o.Log})
 	if err != nil {
 		return err
 	}
-	if d.client, err = client.New(client.Options{Addr: filepath.Join(state, "greenroom.sock"), Retry: time.Minute}); err != nil {
+	if d.client, err = client.New(client.Options{Addr: filepath.Join(d.state, "greenroom.sock"), Retry: time.Minute}); err != nil {
 		return err
 	}
 	defer d.client.Close()
-	fmt.Fprintf(o.Notes, "greenroom serves on http://%s, state and specs are in %s\n", srv.Addr(), o.Dir)
-	fmt.Fprintf(o.Notes, "should this process be killed, its guests live on; this retires them: greenroom demo --exit --dir %s\n", o.Dir)
+	fmt.Fprintf(o.Notes, "greenroom serves on http://%s, state and specs are in %s\n", srv.Addr(), d.Dir)
+	fmt.Fprintf(o.Notes, "should this process be killed, its guests live on; this retires them: greenroom demo --exit --dir %s\n", d.Dir)
 	return d.inHouse(ctx, srv)
 }
 
-// removeIfClean keeps what a failed clean-up would need.
-func removeIfClean(dir string, failed error) error {
-	if failed != nil && !errors.Is(failed, context.Canceled) {
+// mark is the file that says that a directory is a demo's: everything in it may be overwritten, and every guest retired.
+const mark = "greenroom-demo"
+
+// enter makes the directory the demo's. One with state or specs that are no demo's stays as it is.
+func (d *demo) enter() (err error) {
+	if d.Dir, err = filepath.Abs(d.Dir); err != nil { // a socket needs it so
+		return err
+	}
+	d.specs, d.state = filepath.Join(d.Dir, "specs"), filepath.Join(d.Dir, "state")
+	if _, err := os.Lstat(filepath.Join(d.Dir, mark)); err == nil {
+		d.former = true
+	}
+	for _, own := range []string{d.specs, d.state} {
+		if _, err := os.Lstat(own); err == nil && !d.former {
+			return fmt.Errorf("%s is there already and not of a demo, which would overwrite it: name another directory with --dir", own)
+		}
+	}
+	if err := os.MkdirAll(d.specs, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(d.Dir, mark), []byte("The state and specs beside this are those of greenroom demo.\n"), 0o600)
+}
+
+// remove takes the directory away, unless what is left of the guests needs it.
+func (d *demo) remove() error {
+	if d.left {
 		return nil
 	}
-	return os.RemoveAll(dir)
+	return os.RemoveAll(d.Dir)
 }
 
 // inHouse runs the walk beside the server, and ends the server last: guests are retired by it.
 func (d *demo) inHouse(ctx context.Context, srv *server.Server) error {
+	if err := d.firstSpecs(); err != nil { // no sooner: the specs may be those of a demo that is under way, and then there is no server
+		return err
+	}
+	d.left = true
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var group errgroup.Group
@@ -116,19 +148,51 @@ func (d *demo) inHouse(ctx context.Context, srv *server.Server) error {
 		case <-walking.Done():
 		}
 	}()
-	err := d.walk(walking)
-	if err == nil && !d.Exit {
-		fmt.Fprintf(d.Notes, "serving on; try: greenroom --help, with GREENROOM_STATE_DIR=%s; Ctrl-C retires all guests and ends\n", filepath.Join(d.Dir, "state"))
-		<-walking.Done()
-	}
+	err := d.visit(walking)
 	if ctx.Err() != nil {
 		fmt.Fprintln(d.Notes, "retiring all guests…")
+		if errors.Is(err, context.Canceled) {
+			err = nil // it was asked to end
+		}
 	}
 	err = errors.Join(err, d.retireAll(context.WithoutCancel(ctx)))
 	stop()
-	err = errors.Join(err, group.Wait())
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // it was asked to end
+	return errors.Join(err, group.Wait())
+}
+
+// firstSpecs are those that the server begins with. Where only the guests of a former demo may have to be retired, no others are
+// to be made meanwhile.
+func (d *demo) firstSpecs() error {
+	if d.former && d.Exit {
+		return d.wantNothing()
+	}
+	return specs.Init(d.specs, true)
+}
+
+func (d *demo) wantNothing() error {
+	empty := []byte("# Nothing is wanted: every guest is retired.\n")
+	return os.WriteFile(filepath.Join(d.specs, "fleet.hcl"), empty, 0o600)
+}
+
+// visit walks through, and serves on where that is wanted.
+func (d *demo) visit(ctx context.Context) error {
+	if d.former && d.Exit {
+		guests, err := d.client.Guests(ctx, "")
+		if err != nil {
+			return err
+		}
+		if len(guests) > 0 {
+			fmt.Fprintf(d.Notes, "guests of a former demo are left (%d): they are retired, and nothing else is done; the walk comes when you run this again\n", len(guests))
+			return nil
+		}
+		if err := specs.Init(d.specs, true); err != nil {
+			return err
+		}
+	}
+	err := d.walk(ctx)
+	if err == nil && !d.Exit {
+		fmt.Fprintf(d.Notes, "serving on; try: greenroom --help, with GREENROOM_STATE_DIR=%s; Ctrl-C retires all guests and ends\n", d.state)
+		<-ctx.Done()
 	}
 	return err
 }
@@ -159,16 +223,23 @@ func (d *demo) walk(ctx context.Context) error {
 	return nil
 }
 
-// tell prints a step; one that has measured itself keeps its own figure.
-func (d *demo) tell(s Step, start time.Time) error {
+// tell prints a step; one that has measured itself keeps its own figure. What cannot be written fails once.
+func (d *demo) tell(s Step, start time.Time) (err error) {
+	if d.unread {
+		return nil
+	}
 	if s.Seconds == 0 {
 		s.Seconds = time.Since(start).Seconds()
 	}
 	if d.JSON {
-		return json.NewEncoder(d.Out).Encode(s)
+		err = json.NewEncoder(d.Out).Encode(s)
+	} else {
+		_, err = fmt.Fprintf(d.Out, "%9s  %-26s %s\n", readable(s.Seconds), s.Step, s.Detail)
 	}
-	_, err := fmt.Fprintf(d.Out, "%9s  %-26s %s\n", readable(s.Seconds), s.Step, s.Detail)
-	return err
+	if d.unread = err != nil; d.unread {
+		return fmt.Errorf("the output could not be written: %w", err)
+	}
+	return nil
 }
 
 func readable(seconds float64) string {
@@ -192,10 +263,7 @@ func (d *demo) shelved(ctx context.Context, n int) (c client.Cache, err error) {
 		}
 		return err == nil && c.Guests[lease.Shelved] >= n, err
 	})
-	if err == nil {
-		return c, nil
-	}
-	return c, errors.Join(err, d.why(ctx))
+	return c, err
 }
 
 func isUnknown(err error) bool { return errors.Is(err, lease.ErrUnknownCache) }
@@ -213,8 +281,11 @@ func (d *demo) why(ctx context.Context) error {
 		}
 	}
 	for _, p := range st.Pools {
+		if p.Brake != "" {
+			lines = append(lines, fmt.Sprintf("pool %s: brake: %s", p.Pool, p.Brake))
+		}
 		for _, c := range p.Conditions {
-			if c.Status && (c.Type == "Stalled" || c.Type == "Waiting") {
+			if c.Status && c.Type != condition.Ready {
 				lines = append(lines, fmt.Sprintf("pool %s: %s: %s", p.Pool, c.Reason, c.Message))
 			}
 		}
@@ -229,8 +300,12 @@ func (d *demo) why(ctx context.Context) error {
 const patience = 5 * time.Minute
 
 func (d *demo) until(ctx context.Context, ok func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	return d.within(ctx, d.patience, ok)
+}
+
+// within waits until ok, or says what keeps it from being so.
+func (d *demo) within(ctx context.Context, limit time.Duration, ok func() (bool, error)) error {
+	late := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -241,6 +316,8 @@ func (d *demo) until(ctx context.Context, ok func() (bool, error)) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-late:
+			return errors.Join(fmt.Errorf("not done within %v", limit), d.why(ctx))
 		case <-tick.C:
 		}
 	}
@@ -249,7 +326,11 @@ func (d *demo) until(ctx context.Context, ok func() (bool, error)) error {
 // open leases a guest and says how.
 func (d *demo) open(ctx context.Context, s *Step) (*session.Session, error) {
 	start := time.Now()
-	open, err := session.Open(ctx, d.client, session.Options{Request: client.Request{Cache: cache}, Loud: func(text string) { fmt.Fprintln(d.Notes, text) }})
+	request := client.Request{Cache: cache, Wait: new(client.Duration(d.patience))}
+	open, err := session.Open(ctx, d.client, session.Options{Request: request, Loud: func(text string) { fmt.Fprintln(d.Notes, text) }})
+	if errors.Is(err, lease.ErrOver) {
+		err = errors.Join(err, d.why(ctx))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -265,19 +346,11 @@ func (d *demo) use(ctx context.Context, s *Step, guest *string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.tell(*s, time.Now()); err != nil {
-		return err
-	}
 	*guest = s.Guest
+	if err := d.job(ctx, open, *s); err != nil {
+		return errors.Join(err, open.Close(ctx, client.Release{Outcome: "fail"}))
+	}
 	start := time.Now()
-	ran := Step{Step: "command inside the guest", Guest: s.Guest}
-	if ran.Detail, err = d.command(ctx, open); err != nil {
-		return errors.Join(err, open.Close(context.WithoutCancel(ctx), client.Release{Outcome: "fail"}))
-	}
-	if err := d.tell(ran, start); err != nil {
-		return err
-	}
-	start = time.Now()
 	if err := open.Close(ctx, client.Release{Outcome: "pass"}); err != nil {
 		return err
 	}
@@ -286,6 +359,19 @@ func (d *demo) use(ctx context.Context, s *Step, guest *string) error {
 	}
 	*s = Step{Step: "release", Guest: *guest, Detail: *guest + " is reset and shelved", Seconds: time.Since(start).Seconds()}
 	return nil
+}
+
+// job tells of the lease, and runs a command in its guest.
+func (d *demo) job(ctx context.Context, open *session.Session, leased Step) (err error) {
+	if err := d.tell(leased, time.Now()); err != nil {
+		return err
+	}
+	start := time.Now()
+	ran := Step{Step: "command inside the guest", Guest: leased.Guest}
+	if ran.Detail, err = d.command(ctx, open); err != nil {
+		return err
+	}
+	return d.tell(ran, start)
 }
 
 func (d *demo) command(ctx context.Context, open *session.Session) (string, error) {
@@ -348,19 +434,31 @@ func (d *demo) raise(ctx context.Context, s *Step) error {
 
 // retireAll empties the fleet and waits until no guest is left.
 func (d *demo) retireAll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, cleanUp)
-	defer cancel()
 	start := time.Now()
-	empty := []byte("# Nothing is wanted: every guest is retired.\n")
-	if err := os.WriteFile(filepath.Join(d.specs, "fleet.hcl"), empty, 0o600); err != nil {
+	if err := d.wantNothing(); err != nil {
 		return err
 	}
-	err := d.until(ctx, func() (bool, error) {
+	err := d.within(ctx, cleanUp, func() (bool, error) {
 		guests, err := d.client.Guests(ctx, "")
+		if err == nil && slices.ContainsFunc(guests, func(g lease.Guest) bool { return g.State == lease.Leased }) {
+			err = d.releaseAll(ctx)
+		}
 		return len(guests) == 0 && err == nil, err
 	})
 	if err != nil {
-		return fmt.Errorf("retiring all guests: %w; what is left is in %s", err, d.Dir)
+		return fmt.Errorf("retiring all guests: %w\nwhat is left is in %s; try again with: greenroom demo --exit --dir %s", err, d.Dir, d.Dir)
 	}
+	d.left = false
 	return d.tell(Step{Step: "guests retired", Detail: "nothing is left behind"}, start)
+}
+
+// releaseAll ends the leases that a demo which was killed, or whoever tries one, has left: a guest is not retired before.
+func (d *demo) releaseAll(ctx context.Context) error {
+	leases, err := d.client.Leases(ctx, "")
+	for _, l := range leases {
+		if _, failed := d.client.Release(ctx, l.ID, client.Release{}); failed != nil && !errors.Is(failed, lease.ErrUnknownLease) && !errors.Is(failed, lease.ErrOver) {
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
 }
