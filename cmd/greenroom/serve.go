@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -38,6 +40,7 @@ func newServe() *cobra.Command {
 	flags.StringVar(&backendFile, "backend-file", "", "JSON file with the backend of Terraform's states (default: files in the state directory)")
 	flags.IntVar(&o.Terraform.Concurrency, "concurrency", 0, "most Terraform runs at once (default 4)")
 	flags.StringVar(&urlFile, "redis-url-file", "", "file with the URL of Redis (or GREENROOM_REDIS_URL; default: the embedded store)")
+	flags.BoolVar(&o.TakeStore, "take-store", false, "use a store that is another server's, which is gone for good: machines that only its states know are lost")
 	flags.StringVar(&hookFile, "hook-secret-file", "", "file with the secret that webhooks are signed with (or GREENROOM_HOOK_SECRET; default: no webhooks)")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error; \"greenroom log level\" changes it while the server runs")
@@ -46,14 +49,20 @@ func newServe() *cobra.Command {
 			return err
 		}
 		redis.SetLogger(redisLog{o.Log})
+		if err := sensible(cmd, o); err != nil {
+			return err
+		}
 		if o.RedisURL, err = redisURL(urlFile); err != nil {
 			return err
 		}
 		if o.HookSecret, err = hookSecret(hookFile); err != nil {
 			return err
 		}
-		if o.Terraform.Concurrency < 0 {
-			return usage("--concurrency %d, want a number from 1 on", o.Terraform.Concurrency)
+		if o.Terraform.Mirror, err = mirrorDir(o.Terraform.Mirror); err != nil {
+			return err
+		}
+		for _, name := range unset(o.Terraform.Env) {
+			o.Log.Warn("Terraform runs without a variable that --env names", "err", name+" is not set")
 		}
 		if o.Terraform.Backend, err = stateBackend(backendFile); err != nil {
 			return err
@@ -64,6 +73,33 @@ func newServe() *cobra.Command {
 		return serve(cmd.Context(), o)
 	}
 	return cmd
+}
+
+// sensible refuses numbers that are out of range. Zero stands for the default, and is no number that anybody gives.
+func sensible(cmd *cobra.Command, o server.Options) error {
+	switch {
+	case o.Terraform.Concurrency < 1 && cmd.Flags().Changed("concurrency"):
+		return usage("--concurrency %d, want a number from 1 on", o.Terraform.Concurrency)
+	case o.Source.Every <= 0 && cmd.Flags().Changed("specs-every"):
+		return usage("--specs-every %v, want a time above 0", o.Source.Every)
+	}
+	return nil
+}
+
+// mirrorDir is the mirror as an absolute path: Terraform runs elsewhere. Without it every run would fail, each at its first step.
+func mirrorDir(dir string) (string, error) {
+	if dir == "" {
+		return "", nil
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("--mirror: there is no directory %s; make one with \"terraform providers mirror\", or leave --mirror out", dir)
+	}
+	return filepath.Abs(dir)
+}
+
+// unset are the names of variables that are not there.
+func unset(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, ok := os.LookupEnv(name); return ok })
 }
 
 func serve(ctx context.Context, o server.Options) error {
@@ -102,10 +138,14 @@ func redisURL(file string) (string, error) {
 		return os.Getenv("GREENROOM_REDIS_URL"), nil
 	}
 	text, err := readSecret(file)
+	url := strings.TrimSpace(string(text))
+	if err == nil && url == "" { // the embedded store would know nothing of the guests that Redis does
+		err = fmt.Errorf("%s is empty; leave --redis-url-file out to use the embedded store", file)
+	}
 	if err != nil {
 		return "", fmt.Errorf("read the URL of Redis: %w", err)
 	}
-	return strings.TrimSpace(string(text)), nil
+	return url, nil
 }
 
 func hookSecret(file string) ([]byte, error) {
@@ -113,6 +153,9 @@ func hookSecret(file string) ([]byte, error) {
 		return []byte(os.Getenv("GREENROOM_HOOK_SECRET")), nil
 	}
 	secret, err := readSecret(file)
+	if err == nil && len(bytes.TrimSpace(secret)) == 0 {
+		err = fmt.Errorf("%s is empty; leave --hook-secret-file out to have no webhooks", file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the secret of the webhooks: %w", err)
 	}
@@ -137,7 +180,11 @@ func stateBackend(file string) (json.RawMessage, error) {
 
 func directories(specs, state string) (string, string, error) {
 	if dir, ok := gitops.Directory(specs); ok {
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		info, err := os.Stat(dir)
+		if err == nil && info.Mode().IsRegular() {
+			return "", "", fmt.Errorf("--specs %s is a file: name its directory, %s", specs, filepath.Dir(dir))
+		}
+		if err != nil || !info.IsDir() {
 			return "", "", fmt.Errorf("there is no directory %s with specs; make one with \"greenroom spec init %s\", or name another with --specs", specs, specs)
 		}
 		specs = dir
