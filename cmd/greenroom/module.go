@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"greenroom/modules"
 	"greenroom/reconcile/terraform"
 )
 
@@ -36,6 +40,15 @@ func newModuleTest() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if slices.Contains(modules.Names(), args[0]) && !exists(dir) {
+				return fmt.Errorf("there is no directory %s; %q is a module that comes with Greenroom and is tested with it: name the directory of one of your own", args[0], args[0])
+			}
+			if opts.Mirror, err = mirrorDir(opts.Mirror); err != nil {
+				return err
+			}
+			for _, name := range unset(opts.Env) {
+				loud(cmd)("--env " + name + " is not set: Terraform runs without it")
+			}
 			vars, err := readVarFile(varFile)
 			if err != nil {
 				return err
@@ -45,7 +58,7 @@ func newModuleTest() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&varFile, "var-file", "", "JSON file with the pool's variables")
 	cmd.Flags().StringVar(&opts.Binary, "terraform", "", "terraform or tofu binary (default: found on PATH, or installed)")
-	cmd.Flags().StringVar(&opts.Mirror, "mirror", "", "provider filesystem mirror, as an absolute path")
+	cmd.Flags().StringVar(&opts.Mirror, "mirror", "", "provider filesystem mirror; providers come from there and nowhere else")
 	cmd.Flags().StringSliceVar(&opts.Env, "env", nil, "names of environment variables to hand to Terraform")
 	return cmd
 }
@@ -70,14 +83,12 @@ func testModule(cmd *cobra.Command, opts terraform.Options, dir string, vars jso
 		line.say("checking the module, %s done…", count(done, "step"))
 	})
 	line.end()
+	if !errors.Is(err, terraform.ErrLeft) {
+		removed := os.RemoveAll(state)
+		err = cmp.Or(err, removed)
+	}
 	if err != nil && cmd.Context().Err() != nil {
-		err = interrupted(err.Error())
-	}
-	if _, left, inventoryErr := driver.Inventory(cmd.Context(), "check"); inventoryErr == nil && len(left) > 0 {
-		return err
-	}
-	if removeErr := os.RemoveAll(state); err == nil {
-		err = removeErr
+		return interrupted(err.Error())
 	}
 	return err
 }
