@@ -15,10 +15,9 @@ import (
 // them out of Markdown takes the underscores of variables for emphasis.
 func newMan() *cobra.Command {
 	return &cobra.Command{
-		Use:    "man DIR",
-		Short:  "Write the man pages to DIR, one for each command",
-		Hidden: true,
-		Args:   exactArgs("DIR"),
+		Use:   "man DIR",
+		Short: "Write the man pages to DIR, one for each command",
+		Args:  exactArgs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
@@ -50,7 +49,7 @@ func manPage(cmd *cobra.Command) string {
 	section("NAME")
 	fmt.Fprintf(&b, "%s \\- %s\n", roff(manName(cmd)), roff(cmd.Short))
 	section("SYNOPSIS")
-	fmt.Fprintf(&b, "%s\n", roff(cmd.UseLine()))
+	fmt.Fprintf(&b, "%s\n", synopsis(cmd))
 	section("DESCRIPTION")
 	b.WriteString(roffParagraphs(describe(cmd)))
 	if cmd.HasExample() {
@@ -77,6 +76,18 @@ func manPage(cmd *cobra.Command) string {
 	section("\"SEE ALSO\"")
 	b.WriteString(roff(strings.Join(manNeighbours(cmd), ", ")) + "\n")
 	return b.String()
+}
+
+// synopsis is how a command is called, and how those below it are.
+func synopsis(cmd *cobra.Command) string {
+	itself, below := roff(cmd.UseLine()), roff(cmd.CommandPath()+" COMMAND [ARGUMENT...] [flags]")
+	switch {
+	case !cmd.HasAvailableSubCommands():
+		return itself
+	case strings.Contains(cmd.Use, " "): // it does something by itself too
+		return itself + "\n.br\n" + below
+	}
+	return below
 }
 
 // describe is what a page says of its command, at the least what its list says.
