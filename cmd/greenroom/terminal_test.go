@@ -64,7 +64,7 @@ func (s *terminal) text() string {
 // await waits until so many of a text were written.
 func (s *terminal) await(t *testing.T, want string, times int) {
 	t.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for strings.Count(s.text(), want) < times {
 		select {
 		case <-s.grown:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"os/signal"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -285,20 +285,21 @@ func TestTopLivesInATerminalUntilASignalEndsIt(t *testing.T) {
 }
 
 func TestTopSaysThatTheServerIsAwayAndGoesOn(t *testing.T) {
-	server := aHouse(t)
+	house := aHouse(t).Config.Handler
+	var away atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			panic(http.ErrAbortHandler) // the port stays ours; another would be given to anybody
+		}
+		house.ServeHTTP(w, r)
+	}))
+	defer server.Close()
 	s := newTerminal(t, 24, 100)
 	cmd := startTop(t, s, server.URL)
 	s.await(t, home, 1)
-	handler := server.Config.Handler
-	server.Close()
+	away.Store(true)
 	s.await(t, ": cannot reach the server", 1)
-	listener, err := net.Listen("tcp", strings.TrimPrefix(server.URL, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	back := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
-	go func() { _ = back.Serve(listener) }()
-	defer back.Close()
+	away.Store(false)
 	for frame := "NOT LIVE"; strings.Contains(frame, "NOT LIVE"); {
 		s.await(t, home, strings.Count(s.text(), home)+1)
 		frames := strings.Split(s.text(), home)
