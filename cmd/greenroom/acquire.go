@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"greenroom/lease/client"
+	"greenroom/reconcile/plan"
 )
 
 func newAcquire() *cobra.Command {
@@ -39,7 +40,6 @@ func newAcquire() *cobra.Command {
 			}
 			r.PublicKey = strings.TrimSpace(string(text))
 		}
-		heedPipes()
 		c, err := at.open(cmd, later)
 		if err != nil {
 			return err
@@ -48,12 +48,20 @@ func newAcquire() *cobra.Command {
 		if err != nil {
 			return unleased(cmd, err)
 		}
+		cutTTL(cmd, r, l)
 		if err := printLease(cmd, l); err != nil {
 			return unprinted(cmd, c, l, err)
 		}
 		return nil
 	}
 	return cmd
+}
+
+// cutTTL tells of a ttl that is not what was asked for: who sends heartbeats by hand would send them too late.
+func cutTTL(cmd *cobra.Command, r client.Request, l client.Lease) {
+	if l.TTL > 0 && l.TTL < r.TTL {
+		fmt.Fprintf(cmd.ErrOrStderr(), "greenroom: the ttl of the lease is %v instead of %v: cache %s grants no longer leases\n", time.Duration(l.TTL), time.Duration(r.TTL), plan.Clean(l.Cache))
+	}
 }
 
 // unprinted gives a lease back whose id nobody has read: nobody else could, and its guest would be idle until it expires.

@@ -104,8 +104,8 @@ func newCacheEnable(at *link, on bool) *cobra.Command {
 	cmd.Flags().DurationVar(&length, "for", 0, "for how long (default: until \"cache reset\")")
 	cmd.Flags().StringVar(&t.Reason, "reason", "", "why, for the others")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if length < 0 {
-			return usage("--for %v is negative", length)
+		if length <= 0 && cmd.Flags().Changed("for") {
+			return usage("--for %v, want a time above 0; leave it out to have it so until \"greenroom cache reset\"", length)
 		}
 		t.For = client.Duration(length)
 		ask := func(ctx context.Context, c *client.Client) (client.Cache, error) {

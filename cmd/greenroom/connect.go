@@ -38,11 +38,12 @@ func (l *link) flags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&l.server, "server", os.Getenv("GREENROOM_SERVER"), "server's URL or socket (environment: GREENROOM_SERVER; default: the socket in the state directory)")
 	flags.StringVar(&l.tokenFile, "token-file", "", "file with the bearer token (default: GREENROOM_TOKEN, or over loopback TCP the state directory's admin.token)")
+	flags.Lookup("server").DefValue = "" // that of the environment may be anything, and help would print it
 	stateDirFlag(cmd, &l.stateDir)
 }
 
 func stateDirFlag(cmd *cobra.Command, dir *string) {
-	cmd.PersistentFlags().StringVar(dir, "state-dir", defaultStateDir(), "the server's state directory (environment: GREENROOM_STATE_DIR; else /var/lib/greenroom for root, ~/.local/state/greenroom for others)")
+	cmd.PersistentFlags().StringVar(dir, "state-dir", defaultStateDir(), "the server's state directory (environment: GREENROOM_STATE_DIR; else /var/lib/greenroom for root, and for others greenroom in XDG_STATE_HOME or else ~/.local/state)")
 }
 
 func defaultStateDir() string {
@@ -113,7 +114,11 @@ func (l *link) token() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("read the token: %w", err)
 		}
-		return strings.TrimSpace(string(text)), nil
+		token := strings.TrimSpace(string(text))
+		if token == "" {
+			return "", fmt.Errorf("the token file %s is empty; it holds one word, such as gr_ABC", l.tokenFile)
+		}
+		return token, nil
 	}
 	if token := strings.TrimSpace(os.Getenv("GREENROOM_TOKEN")); token != "" {
 		return token, nil
@@ -151,7 +156,7 @@ var hints = map[string]string{
 	"lease_over":     "acquire another",
 	"impossible":     "see labels and capacities with \"greenroom spec show\"",
 	"none_ready":     "leave --wait out to wait in line",
-	"hold_budget":    "taint a held guest with \"greenroom guest taint GUEST\", or raise hold { max } in the spec; the lease goes on meanwhile: release it without --hold",
+	"hold_budget":    "taint a held guest with \"greenroom guest taint GUEST\", or raise hold { max } in the spec",
 	"leased":         "release the lease with --hold instead",
 	"conflict":       "look at it with \"greenroom guest show\", and try again",
 	"last_admin":     "make another one with \"greenroom token create --role admin\" first",
@@ -299,20 +304,6 @@ func inLine(cmd *cobra.Command) func(client.Lease) {
 // whyQueued is what a request waits for, without its place.
 func whyQueued(l client.Lease) string {
 	return strings.TrimPrefix(l.Reason, "you are "+client.Ordinal(l.Position)+": ")
-}
-
-// exactArgs asks for the arguments that usage names.
-func exactArgs(names ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			want := strings.Join(names, " ")
-			if want == "" {
-				want = "no arguments"
-			}
-			return usage("%s takes %s, and got %s (try %q)", cmd.CommandPath(), want, count(len(args), "argument"), cmd.CommandPath()+" --help")
-		}
-		return nil
-	}
 }
 
 // group is a command that only has others below it.

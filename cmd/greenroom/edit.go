@@ -94,7 +94,7 @@ func (e *edit) check(cmd *cobra.Command, args []string) error {
 	if e.dir == "" {
 		e.dir = specsDir()
 	}
-	return nil
+	return goodArg(cmd, "NAME", args[0])
 }
 
 // outcome is what an edit prints with -o json.

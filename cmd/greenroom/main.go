@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"os"
@@ -28,6 +29,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	root := newRoot(stdin, stdout, stderr)
 	root.SetArgs(args)
+	unhelped := watchHelp(root)
 	cmd, err := root.ExecuteContextC(ctx)
-	return report(stderr, cmd, err)
+	return report(stderr, cmd, cmp.Or(err, *unhelped))
 }

@@ -29,6 +29,11 @@ func newReconcile() *cobra.Command {
 	cmd.Flags().DurationVar(&wait, "wait", 0, "longest time to wait until the pools have converged (default: not at all)")
 	at := linked(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, name := range args {
+			if err := goodArg(cmd, "POOL", name); err != nil {
+				return err
+			}
+		}
 		switch {
 		case wait < 0:
 			return usage("--wait %v is negative", wait)

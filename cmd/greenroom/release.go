@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"greenroom/lease"
 	"greenroom/lease/client"
 )
 
@@ -35,6 +37,9 @@ func newRelease() *cobra.Command {
 		}
 		shelve := !discard
 		l, err := c.Release(cmd.Context(), args[0], client.Release{Outcome: outcome, Hold: client.Duration(hold), Shelve: &shelve})
+		if errors.Is(err, lease.ErrHoldBudget) {
+			return fmt.Errorf("%w; the lease goes on meanwhile: release it without --hold", hinted(err))
+		}
 		if err != nil {
 			return hinted(err)
 		}

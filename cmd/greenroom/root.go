@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,12 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	formats := root.PersistentFlags()
 	formats.StringP("output", "o", "text", "output format: text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if owns(cmd) {
+			heedPipes()
+		}
+		if err := given(cmd); err != nil {
+			return err
+		}
 		if cmd.Flag("output") != formats.Lookup("output") {
 			return nil // a flag of the command's own, with formats of its own
 		}
@@ -96,6 +103,31 @@ func helpOn(help *cobra.Command, args []string) error {
 	}
 	cmd.InitDefaultHelpFlag()
 	return cmd.Help()
+}
+
+// watchHelp leads to the error of printing help, which cobra keeps to itself.
+func watchHelp(root *cobra.Command) *error {
+	failed, help := new(error), root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		out := &firstFault{to: root.OutOrStdout()}
+		root.SetOut(out)
+		help(cmd, args)
+		root.SetOut(out.to)
+		*failed = out.err
+	})
+	return failed
+}
+
+// firstFault remembers why something could not be written.
+type firstFault struct {
+	to  io.Writer
+	err error
+}
+
+func (f *firstFault) Write(p []byte) (int, error) {
+	n, err := f.to.Write(p)
+	f.err = cmp.Or(f.err, err)
+	return n, err
 }
 
 // flagFault puts what the packages time and strconv say of a flag's value into our words.

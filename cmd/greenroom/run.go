@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -69,7 +70,14 @@ func (r read) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// heedPipes makes a write that nobody reads an error, where SIGPIPE would end this process and leave its lease behind. Unlike
+// owners are the commands that have something to give back, take away or make good before they end.
+var owners = []string{"with", "run", "ssh", "cp", "acquire", "module test", "demo", "token create", "serve"}
+
+func owns(cmd *cobra.Command) bool {
+	return slices.Contains(owners, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "))
+}
+
+// heedPipes makes a write that nobody reads an error, where SIGPIPE would end this process and leave behind what it owns. Unlike
 // an ignored signal it is not handed down to commands.
 func heedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
@@ -105,7 +113,6 @@ func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session,
 	if err != nil {
 		return nil, err
 	}
-	heedPipes()
 	o := session.Options{Request: r, Queued: inLine(cmd), Loud: loud(cmd)}
 	var s *session.Session
 	if id != "" {
@@ -116,6 +123,7 @@ func enter(cmd *cobra.Command, at *link, w wishes, id string) (*session.Session,
 	if err != nil {
 		return nil, unleased(cmd, err)
 	}
+	cutTTL(cmd, r, s.Lease())
 	return s, nil
 }
 
@@ -125,10 +133,15 @@ var errLost = errors.New("the lease was lost before the work was done; its guest
 func inGuest(cmd *cobra.Command, s *session.Session, work func(context.Context, *ssh.Client) (int, error)) (int, error) {
 	ctx, cancel := context.WithCancelCause(cmd.Context())
 	defer cancel(nil)
+	quits := make(chan os.Signal, 1)
+	signal.Notify(quits, syscall.SIGQUIT) // it would end this process before the guest is given back
+	defer signal.Stop(quits)
 	go func() {
 		select {
 		case <-s.Lost():
 			cancel(errLost)
+		case <-quits:
+			cancel(&exitError{Code: 128 + int(syscall.SIGQUIT), Err: errors.New("ended by SIGQUIT")})
 		case <-ctx.Done():
 		}
 	}()

@@ -34,8 +34,8 @@ func newSpecValidate() *cobra.Command {
 			if err := writeDiagnostics(cmd.ErrOrStderr(), files, diags); err != nil || diags.HasErrors() {
 				return errors.Join(err, invalid(diags))
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s: valid\n", count(len(fleet.Pools), "pool"), count(len(fleet.Caches), "cache"))
-			return nil
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s, %s: valid\n", count(len(fleet.Pools), "pool"), count(len(fleet.Caches), "cache"))
+			return err
 		},
 	}
 }
@@ -64,17 +64,20 @@ func newSpecInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init DIR",
 		Short: "Write a commented fleet to start from into DIR",
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usage("spec init takes one directory, and got %d; try \"greenroom spec init specs\"", len(args))
 			}
-			return nil
+			return goodArg(cmd, "DIR", args[0])
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := specs.Init(args[0], force); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "Wrote a fleet to %s. Next: greenroom spec validate %s\n", args[0], args[0])
+			if isJSON(cmd) {
+				return writeJSON(cmd.OutOrStdout(), map[string]string{"dir": args[0]})
+			}
 			return nil
 		},
 	}
@@ -155,6 +158,9 @@ func invalid(diags hcl.Diagnostics) error {
 func atMostOneArg(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return usage("%s takes at most 1 argument, and got %d (try %q)", cmd.CommandPath(), len(args), cmd.CommandPath()+" --help")
+	}
+	if len(args) == 1 && args[0] == "" {
+		return usage("the argument is empty: give it a value, or leave it out (try %q)", cmd.CommandPath()+" --help")
 	}
 	return nil
 }

@@ -38,14 +38,32 @@ func newTokenCreate(at *link) *cobra.Command {
 			return usage("--role %q, want user or admin", role)
 		case role == "user" && n.Owner == "":
 			return usage("--owner is missing: whose caches may it use?")
-		case length < 0:
-			return usage("--for %v is negative", length)
+		case length <= 0 && cmd.Flags().Changed("for"):
+			return usage("--for %v, want a time above 0; leave it out for a token that is valid until it is revoked", length)
 		}
 		n.Role, n.For = lease.Role(role), client.Duration(length)
-		ask := func(ctx context.Context, c *client.Client) (client.Token, error) { return c.CreateToken(ctx, n) }
-		return look(cmd, at, ask, func(w *tabwriter.Writer, made client.Token) { fmt.Fprintln(w, made.Secret) })
+		c, err := at.open(cmd, soon)
+		if err != nil {
+			return err
+		}
+		made, err := c.CreateToken(cmd.Context(), n)
+		if err != nil {
+			return hinted(err)
+		}
+		if err := show(cmd, made, func(w *tabwriter.Writer) { fmt.Fprintln(w, made.Secret) }); err != nil {
+			return unread(cmd, c, made, err)
+		}
+		return nil
 	}
 	return cmd
+}
+
+// unread revokes a token whose secret nobody has read: nobody would know of it, and who may lease would be more than meant.
+func unread(cmd *cobra.Command, c *client.Client, made client.Token, err error) error {
+	if unrevoked := c.RevokeToken(context.WithoutCancel(cmd.Context()), made.ID); unrevoked != nil {
+		return fmt.Errorf("the secret of token %s could be neither printed (%w) nor revoked: %w; try \"greenroom token revoke %s\"", made.ID, err, unrevoked, made.ID)
+	}
+	return fmt.Errorf("the secret of the token could not be printed, and the token was revoked: %w", err)
 }
 
 func newTokenList(at *link) *cobra.Command {
@@ -54,10 +72,18 @@ func newTokenList(at *link) *cobra.Command {
 		return look(cmd, at, ask, func(w *tabwriter.Writer, tokens []client.Token) {
 			row(w, "ID", "NAME", "OWNER", "ROLE", "CREATED", "EXPIRES")
 			for _, t := range tokens {
-				row(w, t.ID, t.Name, t.Owner, string(t.Role), ago(t.Created), local(t.Expires))
+				row(w, t.ID, t.Name, t.Owner, string(t.Role), ago(t.Created), expiry(t.Expires))
 			}
 		})
 	}}
+}
+
+// expiry is when a token ends, or has ended: it stays in the list for who wonders why it does no more.
+func expiry(t time.Time) string {
+	if t.IsZero() || t.After(time.Now()) {
+		return local(t)
+	}
+	return local(t) + " (expired)"
 }
 
 func newTokenRevoke(at *link) *cobra.Command {

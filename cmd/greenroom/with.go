@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"greenroom/internal/session"
+	"greenroom/internal/ssh"
 	"greenroom/lease/client"
 	"greenroom/reconcile/plan"
 )
@@ -72,6 +73,7 @@ func lend(cmd *cobra.Command, c *client.Client, r client.Request, path string, a
 	if err != nil {
 		return unleased(cmd, err)
 	}
+	cutTTL(cmd, r, s.Lease())
 	return settle(cmd, s, func() (int, error) {
 		if err := cmd.Context().Err(); err != nil {
 			return -1, err // interrupted between the grant and now
@@ -105,10 +107,7 @@ func unstarted(name, then string, err error) error {
 	case errors.Is(err, syscall.ENOEXEC):
 		hint = "; a script begins with a line such as #!/bin/sh"
 	}
-	for errors.Unwrap(err) != nil { // the operation and the name are said already
-		err = errors.Unwrap(err)
-	}
-	return &exitError{Code: code, Err: fmt.Errorf("%s cannot be run: %w%s; %s", name, err, hint, then)}
+	return &exitError{Code: code, Err: fmt.Errorf("%s cannot be run: %w%s; %s", name, ssh.Innermost(err), hint, then)} // the operation and the name are said already
 }
 
 func exists(path string) bool {
@@ -171,6 +170,9 @@ func unleased(cmd *cobra.Command, err error) error {
 	}
 	if cmd.Context().Err() != nil {
 		return interrupted("the request was cancelled")
+	}
+	if waited, ok := errors.AsType[*client.WaitedError](err); ok {
+		return advised(err, fmt.Sprintf("wait longer with --wait, and see what keeps guests away with \"greenroom cache show %s\" and \"greenroom status\"", waited.Cache))
 	}
 	return hinted(err)
 }
