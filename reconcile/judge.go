@@ -343,13 +343,27 @@ func (l *Loop) poolStatus(name string, spec *specs.Pool, guests map[lease.State]
 	return st
 }
 
+// storeAway is said of a store that can't be reached, and of one that can't be written.
+var storeAway = verdict{"StoreUnavailable", "the store cannot be used; leases are refused until it is back"}
+
+// Away turns the conditions of a fleet into those with the store away, where somebody has found that whom the loop has yet to follow.
+func Away(of []condition.Condition, now time.Time) []condition.Condition {
+	out := slices.Clone(of)
+	for i, c := range out {
+		if down := c.Type == condition.Waiting; (down || c.Type == condition.Ready) && c.Reason != storeAway.reason {
+			out[i] = condition.Condition{Type: c.Type, Status: down, Reason: storeAway.reason, Message: storeAway.message, Since: now, Revision: c.Revision}
+		}
+	}
+	return out
+}
+
 // fleetConditions says what concerns everything at once.
 func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 	c, now := &l.conditions, l.o.Now()
 	problem := verdict{}
 	switch {
 	case l.storeErr != nil || st.Store != "":
-		problem = verdict{"StoreUnavailable", "the store cannot be reached; leases are refused until it is back"}
+		problem = storeAway
 	case errors.Is(l.passErr, lease.ErrForeign):
 		problem = verdict{"StoreForeign", l.passErr.Error()}
 	case l.driverErr != nil:

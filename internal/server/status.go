@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
-	"time"
 
 	"greenroom/lease"
 	"greenroom/lease/client"
+	"greenroom/reconcile"
 )
 
 // status answers as much as is known: with the store away the caches are missing, and the store's field says why.
@@ -28,6 +29,7 @@ func (a *api) status(ctx context.Context, _ lease.Caller, _ request[none]) (answ
 	}
 	if err != nil {
 		out.Store, out.Caches = err.Error(), []client.Cache{}
+		out.Conditions = reconcile.Away(out.Conditions, a.Now())
 	}
 	return answer{body: out}, nil
 }
@@ -56,28 +58,47 @@ func health(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, "application/json", map[string]string{"status": "up"})
 }
 
-// ready tells whether leases can be granted: the store answers, a spec is in force, and Terraform was found.
+// ready tells whether leases can be granted: the store can be used, a spec is in force, and Terraform was found. Anybody may ask, and
+// as often as they like, so it goes by what is known: the same as what refuses calls.
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-	defer cancel()
 	var reasons []string
-	if err := cmp.Or(a.Outage(), a.Store.Ping(ctx)); err != nil {
+	for _, err := range a.shortcomings(r.Context()) {
 		reasons = append(reasons, err.Error())
-	}
-	if a.Store.Fleet().Revision == "" {
-		reasons = append(reasons, "no spec is in force")
-	}
-	switch st, err := a.reconciled(ctx); {
-	case err != nil:
-		reasons = append(reasons, err.Error())
-	case st.Terraform == "":
-		reasons = append(reasons, "no usable Terraform was found")
 	}
 	if len(reasons) > 0 {
 		writeProblem(w, problem(http.StatusServiceUnavailable, "not_ready", strings.Join(reasons, "; ")))
 		return
 	}
 	write(w, http.StatusOK, "application/json", map[string]string{"status": "ready"})
+}
+
+func (a *api) shortcomings(ctx context.Context) (out []error) {
+	away, trouble := a.Outage(), a.trouble(ctx)
+	if errors.Is(trouble, lease.ErrUnavailable) {
+		away, trouble = cmp.Or(away, trouble), nil
+	}
+	var unruled error
+	if a.Store.Fleet().Revision == "" {
+		unruled = errors.New("no spec is in force")
+	}
+	return slices.DeleteFunc([]error{away, unruled, trouble}, func(err error) bool { return err == nil })
+}
+
+// troubled is a reconcile loop that knows of its troubles without asking the store.
+type troubled interface{ Trouble() error }
+
+var _ troubled = (*reconcile.Loop)(nil)
+
+// trouble is what keeps the loop from its work, by its status where it can't be asked for less.
+func (a *api) trouble(ctx context.Context) error {
+	if loop, ok := a.Reconciler.(troubled); ok {
+		return loop.Trouble()
+	}
+	st, err := a.reconciled(ctx)
+	if err == nil && st.Terraform == "" {
+		err = errors.New("no usable Terraform was found")
+	}
+	return err
 }
 
 func openapi(w http.ResponseWriter, _ *http.Request) {
