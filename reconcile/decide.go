@@ -152,16 +152,17 @@ func (c *cacheView) supply() int {
 
 type decision struct {
 	Snapshot
-	pools   map[string]*poolView
-	caches  map[string]*cacheView
-	order   []*cacheView      // by name
-	shards  map[string]int    // guests on record or decided
-	open    map[string]string // pool -> the shard that its next guest goes to
-	actions []Action
+	pools    map[string]*poolView
+	caches   map[string]*cacheView
+	order    []*cacheView         // by name
+	shards   map[string]int       // guests on record or decided
+	open     map[string]string    // pool -> the shard that its next guest goes to
+	openings map[string]*openings // by pool
+	actions  []Action
 }
 
 func newDecision(s Snapshot) *decision {
-	d := &decision{Snapshot: s, pools: map[string]*poolView{}, caches: map[string]*cacheView{}, shards: map[string]int{}, open: map[string]string{}}
+	d := &decision{Snapshot: s, pools: map[string]*poolView{}, caches: map[string]*cacheView{}, shards: map[string]int{}, open: map[string]string{}, openings: map[string]*openings{}}
 	for _, p := range s.Fleet.Pools {
 		d.pool(p.Name)
 	}
@@ -434,20 +435,40 @@ func (d *decision) shardFor(p *specs.Pool) string {
 }
 
 func (d *decision) openShard(p *specs.Pool) string {
-	best, most, free := "", 0, ""
-	stem := shardStem(p.Name, d.Digests[p.Name])
-	for n := 1; n <= p.Max+len(d.Busy)+1; n++ {
-		id := stem + strconv.Itoa(n)
-		guests := d.shards[id]
-		switch {
-		case d.Busy[id]:
-		case guests == 0 && free == "":
-			free = id
-		case guests > most && guests < p.ShardSize:
-			best, most = id, guests
+	o := d.openings[p.Name]
+	if o == nil {
+		o = d.openingsOf(p)
+		d.openings[p.Name] = o
+	}
+	if len(o.room) > 0 {
+		id := o.room[0]
+		o.room = o.room[1:]
+		return id
+	}
+	for {
+		o.last++
+		if id := ShardID(p.Name, d.Digests[p.Name], o.last); d.shards[id] == 0 && !d.Busy[id] {
+			return id
 		}
 	}
-	return cmp.Or(best, free)
+}
+
+// openings are where the next guests of a pool can go, found once: a decision takes no guest out of a shard.
+type openings struct {
+	room []string // shards that are neither empty nor full, the fullest first
+	last int      // no shard up to this number is empty, or it is in use
+}
+
+func (d *decision) openingsOf(p *specs.Pool) *openings {
+	o := &openings{}
+	for n := 1; n <= p.Max+len(d.Busy)+1; n++ {
+		id := ShardID(p.Name, d.Digests[p.Name], n)
+		if guests := d.shards[id]; guests > 0 && guests < p.ShardSize && !d.Busy[id] {
+			o.room = append(o.room, id)
+		}
+	}
+	slices.SortStableFunc(o.room, func(a, b string) int { return cmp.Compare(d.shards[b], d.shards[a]) })
+	return o
 }
 
 // ShardID names the nth shard of a pool's digest.

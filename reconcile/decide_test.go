@@ -669,3 +669,19 @@ func TestDecideComesToAnEnd(t *testing.T) {
 		}
 	})
 }
+
+func TestEachGuestOfManySmallShardsGetsItsOwn(t *testing.T) {
+	pool := testPool("p", 30_000, 0)
+	pool.ShardSize = 1
+	w := newWorld(fleetOf([]*specs.Pool{pool}, testCache("c", 30_000, 30_000, 30_000, "p")))
+	seen := map[string]bool{}
+	for _, a := range Decide(w.Snapshot) { // a search of all shards for each guest would take minutes
+		if seen[a.Shard] {
+			t.Fatalf("two guests in %s", a.Shard)
+		}
+		seen[a.Shard] = true
+	}
+	if len(seen) != 30_000 {
+		t.Errorf("%d shards", len(seen))
+	}
+}

@@ -190,10 +190,15 @@ func (l *Loop) waitingPool(name string, shards []*shardState, s Snapshot, brake 
 	case p.until.After(s.Now):
 		return verdict{"RunFailed", fmt.Sprintf("%s; tried again at %s", p.message, p.until.UTC().Format(time.TimeOnly))}
 	}
+	waits, runs := false, false
 	for _, sh := range shards { // no fault of the pool, but its guests wait for it
 		if sh.until.After(s.Now) {
 			return verdict{"RunFailed", fmt.Sprintf("shard %s: %s; tried again at %s", sh.id, sh.message, sh.until.UTC().Format(time.TimeOnly))}
 		}
+		waits, runs = waits || sh.placeless, runs || sh.run != ""
+	}
+	if waits && !runs {
+		return verdict{"NoPlace", fmt.Sprintf("all %d places of runs are taken: %s", l.o.Runs, l.places())}
 	}
 	return p.census.resting
 }

@@ -46,6 +46,11 @@ func (l *Loop) startRuns(ctx context.Context, guests []lease.Guest) {
 		}
 		return cmp.Compare(a.shard, b.shard)
 	})
+	l.mu.Lock()
+	for _, sh := range l.shards {
+		sh.placeless = false
+	}
+	l.mu.Unlock()
 	for _, w := range list {
 		l.startRun(ctx, w.shard, w.pool, false)
 	}
@@ -64,8 +69,9 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	sh := l.shard(shard, pool)
 	l.mu.Lock()
 	free := l.mayRun(sh)
+	sh.placeless = !free && !drift && sh.run == "" && !l.hasPlace(sh)
 	if free {
-		sh.run = run
+		sh.run, sh.began = run, l.o.Now()
 	}
 	l.mu.Unlock()
 	if free {

@@ -51,6 +51,8 @@ type shardState struct {
 	pause
 	id, pool   string
 	run        string
+	began      time.Time // of run
+	placeless  bool      // it has work, and every place of a run is taken
 	meta       shardMeta
 	last       *condition.RunStatus
 	stalled    *terraform.Fault
@@ -126,7 +128,7 @@ func (l *Loop) take(shard, pool, run string) bool {
 	if sh.run != "" {
 		return false
 	}
-	sh.run = run
+	sh.run, sh.began = run, l.o.Now()
 	return true
 }
 
@@ -387,15 +389,26 @@ func (l *Loop) remove(ctx context.Context, shard string) {
 	}
 }
 
+// longRun is how long a run keeps a place from other modules. A machine takes minutes; a provider that hangs may take for ever.
+const longRun = 10 * time.Minute
+
 // hasPlace tells that a run of the shard may begin beside those under way. The last place is kept from modules that have a run, for
-// those that have none: a provider that hangs must not stop the others. It needs l.mu.
+// those that have none, and after a while a run takes no place from other modules: providers that hang must not stop the
+// others. There are never more than twice as many runs as places. It needs l.mu.
 func (l *Loop) hasPlace(sh *shardState) bool {
-	n, busy := 0, map[string]bool{}
+	n, all, busy := 0, 0, map[string]bool{}
 	for _, other := range l.shards {
-		if other.run != "" {
-			n++
-			busy[other.module()] = true
+		if other.run == "" {
+			continue
 		}
+		all++
+		busy[other.module()] = true
+		if other.module() == sh.module() || l.o.Now().Sub(other.began) < longRun {
+			n++
+		}
+	}
+	if all >= 2*l.o.Runs {
+		return false
 	}
 	if n < l.o.Runs-1 || !busy[sh.module()] {
 		return n < l.o.Runs
@@ -406,6 +419,24 @@ func (l *Loop) hasPlace(sh *shardState) bool {
 		}
 	}
 	return n < l.o.Runs
+}
+
+// places says who has the places of runs. It needs l.mu.
+func (l *Loop) places() string {
+	count, since := map[string]int{}, map[string]time.Time{}
+	for _, sh := range l.shards {
+		if m := sh.module(); sh.run != "" {
+			count[m]++
+			if first := since[m]; first.IsZero() || sh.began.Before(first) {
+				since[m] = sh.began
+			}
+		}
+	}
+	var parts []string
+	for _, m := range slices.Sorted(maps.Keys(count)) {
+		parts = append(parts, fmt.Sprintf("%d by module %s, the longest since %s", count[m], m, since[m].UTC().Format(time.TimeOnly)))
+	}
+	return strings.Join(parts, "; ")
 }
 
 func (l *Loop) running(shard string) bool {

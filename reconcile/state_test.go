@@ -38,6 +38,33 @@ func TestTheLastPlaceIsKeptFromTheModuleThatRuns(t *testing.T) {
 	}
 }
 
+func TestRunsThatLastForLongTakeNoPlaceFromOtherModules(t *testing.T) {
+	now := time.Now()
+	l, old, moved, _ := moved()
+	l.o.Now = func() time.Time { return now }
+	shard := func(id, module string) *shardState {
+		l.remember(id, shardMeta{Recipe: recipe{Pool: id, Source: module}})
+		return l.shards[id]
+	}
+	third, fourth := shard("third", "third"), shard("fourth", "fourth")
+	for _, sh := range []*shardState{old, moved} {
+		sh.run, sh.began = "run", now
+	}
+	if l.hasPlace(third) {
+		t.Error("two runs are under way, and there is place for two")
+	}
+	now = now.Add(longRun)
+	for _, sh := range []*shardState{third, fourth} {
+		if !l.hasPlace(sh) {
+			t.Errorf("%s has no place", sh.id)
+		}
+		sh.run, sh.began = "run", now
+	}
+	if now = now.Add(longRun); l.hasPlace(shard("fifth", "fifth")) {
+		t.Error("there are twice as many runs as places")
+	}
+}
+
 func TestForgivingAPoolForgivesTheModulesOfItsShards(t *testing.T) {
 	l, old, _, _ := moved()
 	l.breaker("old").until = l.o.Now().Add(time.Minute)

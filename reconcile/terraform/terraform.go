@@ -96,7 +96,8 @@ type Options struct {
 	// Env names further environment variables that reach Terraform. PATH, HOME and TMPDIR always do,
 	// and GREENROOM_BINARY (Self) and GREENROOM_GUESTS_DIR (StateDir/guests) are set.
 	Env []string
-	// Concurrency limits the runs that are live at once, and the previews beside them (default 4).
+	// Concurrency is how many runs are live at once, and previews beside them (default 4). Whoever starts runs may go up to twice as
+	// many, where some of them hang.
 	Concurrency int
 	// Budgets bound each run.
 	Budgets Budgets
@@ -150,7 +151,7 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 	}
 	d := &Driver{
 		opts: opts, backend: b, live: map[string]*Running{}, ready: map[string]*Ready{},
-		slots: semaphore.NewWeighted(int64(opts.Concurrency)), previews: semaphore.NewWeighted(int64(opts.Concurrency)),
+		slots: semaphore.NewWeighted(2 * int64(opts.Concurrency)), previews: semaphore.NewWeighted(int64(opts.Concurrency)),
 	}
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	d.open, d.shut = context.WithCancel(context.WithoutCancel(ctx))
