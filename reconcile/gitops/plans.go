@@ -40,6 +40,7 @@ const (
 	maxGuests    = 500_000  // in the lists of all plans: who uploads specs can have hundreds of thousands in each
 	maxError     = 64 << 10 // bytes of what is said of a failure: who uploads specs can have faults without end in them
 	plansAtOnce  = 2        // plans of which one layer is made
+	maxAsked     = 20       // plans that are made for one caller, one after the other
 	firstWithin  = 2 * time.Minute
 	secondWithin = 10 * time.Minute
 	remakeAfter  = 100 * time.Millisecond // moves of the base within it make plans again once
@@ -169,7 +170,7 @@ func (p *Plans) Request(by lease.Caller, r PlanRequest) (plan.Plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sweep()
-	if !p.makeRoom(key) {
+	if p.askedBy(by, key) >= maxAsked || !p.makeRoom(key) {
 		return plan.Plan{}, ErrTooManyPlans
 	}
 	k := p.add(by, key, shown)
@@ -178,6 +179,17 @@ func (p *Plans) Request(by lease.Caller, r PlanRequest) (plan.Plan, error) {
 	k.plan.Expires = k.at.Add(p.o.Keep)
 	p.nudge()
 	return k.show(), nil
+}
+
+// askedBy counts the plans that wait to be made for a caller, but for the one that a request of this key replaces. Those of admins do not
+// count.
+func (p *Plans) askedBy(by lease.Caller, key string) (n int) {
+	for _, k := range p.plans {
+		if k.by == by && by.Role == lease.User && k.key != key && !k.made && k.plan.Phase == plan.Making {
+			n++
+		}
+	}
+	return n
 }
 
 func (r PlanRequest) check(by lease.Caller) (key, shown string, err error) {
@@ -571,7 +583,8 @@ func (p *Plans) start(ctx context.Context, work *sync.WaitGroup) time.Duration {
 	return next
 }
 
-// waiting lists what is to be made: at first what was never made, because somebody waits for it.
+// waiting lists what is to be made: at first what was never made, because somebody waits for it; of that, what admins want, and then
+// one of each caller in turn, so that who asks for much delays nobody but himself.
 func (p *Plans) waiting() []*kept {
 	var list []*kept
 	for _, k := range p.plans {
@@ -585,6 +598,22 @@ func (p *Plans) waiting() []*kept {
 		}
 		return cmp.Or(a.at.Compare(b.at), a.number-b.number)
 	})
+	rank, served := map[*kept]int{}, map[lease.Caller]int{}
+	for _, k := range p.plans {
+		if k.cancel != nil {
+			served[k.by]++
+		}
+	}
+	for _, k := range list {
+		switch {
+		case k.made:
+			rank[k] = len(p.plans) + 1
+		case k.by.Role == lease.User:
+			served[k.by]++
+			rank[k] = served[k.by]
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *kept) int { return rank[a] - rank[b] })
 	return list
 }
 

@@ -786,6 +786,29 @@ func TestTheOldestPlansMakePlaceSaveThatOfTheRevisionThatIsHeld(t *testing.T) {
 	})
 }
 
+func TestWhoAsksForManyPlansDelaysNobodyElse(t *testing.T) {
+	keep(t, func(t *testing.T, k *keeper) {
+		refs := map[string]string{}
+		for n := range maxAsked + 3 {
+			refs[fmt.Sprint("r", n)] = fmt.Sprint("head", n)
+		}
+		k.house.set(func() { k.house.refs, k.house.took = refs, time.Minute })
+		for n := range maxAsked {
+			k.request(t, aUser, PlanRequest{Ref: fmt.Sprint("r", n)})
+		}
+		if _, err := k.Request(aUser, PlanRequest{Ref: fmt.Sprint("r", maxAsked)}); err != ErrTooManyPlans {
+			t.Errorf("one more than a caller may have made: %v", err)
+		}
+		other := k.request(t, lease.Caller{Name: "otto", Owner: "db", Role: lease.User}, PlanRequest{Ref: fmt.Sprint("r", maxAsked+1)})
+		admins := k.request(t, anAdmin, PlanRequest{Ref: fmt.Sprint("r", maxAsked+2)})
+		for _, id := range []string{admins.ID, other.ID} { // two are being made
+			if got := k.get(t, id, 2*time.Minute+time.Second); got.Phase != plan.Ready {
+				t.Errorf("%+v", got)
+			}
+		}
+	})
+}
+
 func TestTheOldestPlansMakePlaceWhenAllTogetherAreTooLong(t *testing.T) {
 	keep(t, func(t *testing.T, k *keeper) {
 		k.room = 3 // of a test's plans, each has one guest
