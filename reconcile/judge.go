@@ -418,7 +418,7 @@ func (l *Loop) Explain(ctx context.Context, cache string) string {
 	if st.Override != nil && !st.Override.Enabled {
 		return strings.TrimSuffix("cache "+cache+" is disabled by "+st.Override.By+": "+st.Override.Reason, ": ")
 	}
-	if !c.Enabled {
+	if st.Override == nil && !c.Enabled {
 		return "cache " + cache + " is disabled by the spec"
 	}
 	parts := []string{fmt.Sprintf("%d of at most %d guests are leased", st.In(lease.Leased), c.Max)}

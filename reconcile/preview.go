@@ -86,21 +86,25 @@ func (pv *previewing) read(ctx context.Context, head *specs.Fleet) error {
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
 		pv.note("pool %s: %v: nothing could be made in it", name, faults[name])
 	}
-	s := Snapshot{Fleet: pv.base.fleet, Off: map[string]bool{}}
 	var err error
-	if pv.overrides, err = l.demand(ctx, &s); err != nil {
+	if pv.demand, pv.overrides, err = l.demand(ctx, pv.base.fleet); err != nil {
 		return err
 	}
-	pv.demand = s.Demand
 	if pv.guests, err = l.guests(ctx); err != nil {
 		return err
 	}
 	if err := pv.readLeases(ctx); err != nil {
 		return err
 	}
+	born := map[string][]lease.Guest{} // by pool
+	for _, g := range pv.guests {
+		if !g.Born.IsZero() {
+			born[g.Pool] = append(born[g.Pool], g)
+		}
+	}
 	pv.readyOf = func(pool string) time.Duration {
 		if _, known := pv.ready[pool]; !known && pv.err == nil {
-			pv.ready[pool], pv.err = l.readyTime(ctx, pool, pv.guests)
+			pv.ready[pool], pv.err = l.readyTime(ctx, born[pool])
 		}
 		return cmp.Or(pv.ready[pool], assumedReady)
 	}
@@ -140,15 +144,15 @@ func (pv *previewing) readObstacles(ctx context.Context) error {
 	for _, g := range pv.guests {
 		pools[g.Pool] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(pools)) {
-		pause, err := pv.loop.o.Store.Paused(ctx, name)
-		if err != nil {
-			return err
-		}
-		if pause != nil {
-			pv.note("pool %s is paused by %s: nothing happens in it until it is resumed", name, pause.By)
-		} else if why := pv.loop.standstill(name); why != "" {
-			pv.note("pool %s does not converge just now (%s): greenroom status tells why", name, why)
+	surveys, err := pv.loop.o.Store.Survey(ctx, slices.Sorted(maps.Keys(pools))...)
+	if err != nil {
+		return err
+	}
+	for _, of := range surveys {
+		if of.Pause != nil {
+			pv.note("pool %s is paused by %s: nothing happens in it until it is resumed", of.Pool, of.Pause.By)
+		} else if why := pv.loop.standstill(of.Pool); why != "" {
+			pv.note("pool %s does not converge just now (%s): greenroom status tells why", of.Pool, why)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(pv.overrides)) {
@@ -181,10 +185,7 @@ func (pv *previewing) snapshot(sd side) Snapshot {
 		s.Digests[name] = r.digest
 	}
 	for _, c := range sd.fleet.AllCaches() {
-		s.Off[c.Name] = !c.Enabled
-		if o := pv.overrides[c.Name]; o != nil {
-			s.Off[c.Name] = !o.Enabled
-		}
+		s.Off[c.Name] = off(c, pv.overrides[c.Name], pv.now)
 	}
 	for _, w := range pv.demand {
 		c := sd.fleet.Cache(w.Cache)
@@ -229,12 +230,12 @@ func fingerprint(base string, head *specs.Fleet, recipes map[string]recipe) stri
 // readySample is how many guests of a pool are looked at, the newest first.
 const readySample = 9
 
-// readyTime is the median of the times in which the newest guests of a pool came onto the shelf; 0: none has been seen.
-func (l *Loop) readyTime(ctx context.Context, pool string, guests []lease.Guest) (time.Duration, error) {
-	newest := slices.DeleteFunc(slices.Clone(guests), func(g lease.Guest) bool { return g.Pool != pool || g.Born.IsZero() })
-	slices.SortFunc(newest, func(a, b lease.Guest) int { return b.Born.Compare(a.Born) })
+// readyTime is the median of the times in which the newest of some guests, which it puts in order, came onto the shelf; 0: none
+// has been seen.
+func (l *Loop) readyTime(ctx context.Context, guests []lease.Guest) (time.Duration, error) {
+	slices.SortFunc(guests, func(a, b lease.Guest) int { return b.Born.Compare(a.Born) })
 	var took []time.Duration
-	for _, g := range newest[:min(len(newest), readySample)] {
+	for _, g := range guests[:min(len(guests), readySample)] {
 		events, err := l.o.Store.Events(ctx, g.Name, 100)
 		if err != nil {
 			return 0, err

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"slices"
+	"time"
 
 	"greenroom/lease"
 	"greenroom/specs"
@@ -24,14 +25,22 @@ func (l *Loop) poolNames(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
+// guests reads all guests on record; most pools of a large fleet may have none.
 func (l *Loop) guests(ctx context.Context) ([]lease.Guest, error) {
 	names, err := l.poolNames(ctx)
 	if err != nil {
 		return nil, err
 	}
+	surveys, err := l.o.Store.Survey(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
 	var all []lease.Guest
-	for _, name := range names {
-		guests, err := l.o.Store.Guests(ctx, name)
+	for _, of := range surveys {
+		if of.Taken == 0 {
+			continue
+		}
+		guests, err := l.o.Store.Guests(ctx, of.Pool)
 		if err != nil {
 			return nil, err
 		}
@@ -48,10 +57,7 @@ func (l *Loop) snapshot() Snapshot {
 	}
 	var waiting []lease.Lease
 	for _, c := range s.Fleet.AllCaches() {
-		s.Off[c.Name] = !c.Enabled
-		if o := l.view.overrides[c.Name]; o != nil && (o.Until.IsZero() || o.Until.After(s.Now)) {
-			s.Off[c.Name] = !o.Enabled
-		}
+		s.Off[c.Name] = off(c, l.view.overrides[c.Name], s.Now)
 		waiting = append(waiting, l.view.waiting[c.Name]...)
 	}
 	s.Demand = wants(waiting)
@@ -75,6 +81,14 @@ func (l *Loop) snapshot() Snapshot {
 	return s
 }
 
+// off tells that a cache hands out nothing: as an override says until its end, and else the spec.
+func off(c *specs.Cache, o *lease.Override, now time.Time) bool {
+	if o != nil && (o.Until.IsZero() || o.Until.After(now)) {
+		return !o.Enabled
+	}
+	return !c.Enabled
+}
+
 // wants are the waiting requests, the oldest first.
 func wants(waiting []lease.Lease) (out []Want) {
 	slices.SortStableFunc(waiting, func(a, b lease.Lease) int { return a.Created.Compare(b.Created) })
@@ -84,22 +98,15 @@ func wants(waiting []lease.Lease) (out []Want) {
 	return out
 }
 
-// demand reads what each cache of the snapshot's fleet is asked for, and how it was overridden.
-func (l *Loop) demand(ctx context.Context, s *Snapshot) (map[string]*lease.Override, error) {
-	waiting, overrides, err := l.asked(ctx, cacheNames(s.Fleet)...)
-	if err != nil {
-		return nil, err
-	}
+// demand reads what the caches of a fleet are asked for, and how they are overridden.
+func (l *Loop) demand(ctx context.Context, fleet *specs.Fleet) ([]Want, map[string]*lease.Override, error) {
+	names := cacheNames(fleet)
+	waiting, overrides, err := l.asked(ctx, names...)
 	var all []lease.Lease
-	for _, c := range s.Fleet.AllCaches() {
-		s.Off[c.Name] = !c.Enabled
-		if o := overrides[c.Name]; o != nil {
-			s.Off[c.Name] = !o.Enabled
-		}
-		all = append(all, waiting[c.Name]...)
+	for _, name := range names {
+		all = append(all, waiting[name]...)
 	}
-	s.Demand = wants(all)
-	return overrides, nil
+	return wants(all), overrides, err
 }
 
 func cacheNames(fleet *specs.Fleet) (names []string) {

@@ -28,16 +28,19 @@ func (a *api) listCaches(ctx context.Context, _ lease.Caller, _ request[none]) (
 	return answer{body: map[string]any{"caches": caches}}, err
 }
 
+// caches are those of the spec in force, read in one round trip.
 func (a *api) caches(ctx context.Context) ([]client.Cache, error) {
-	out := []client.Cache{}
-	for _, c := range a.Store.Fleet().AllCaches() {
-		view, err := a.stocked(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, view)
+	declared := a.Store.Fleet().AllCaches()
+	names := make([]string, len(declared))
+	for i, c := range declared {
+		names[i] = c.Name
 	}
-	return out, nil
+	stocks, err := a.Store.Stocks(ctx, names...)
+	out := make([]client.Cache, len(stocks))
+	for i, st := range stocks {
+		out[i] = stocked(declared[i], st)
+	}
+	return out, err
 }
 
 func (a *api) getCache(ctx context.Context, _ lease.Caller, r request[none]) (answer, error) {
@@ -45,15 +48,16 @@ func (a *api) getCache(ctx context.Context, _ lease.Caller, r request[none]) (an
 	if err != nil {
 		return answer{}, err
 	}
-	view, err := a.stocked(ctx, c)
-	return answer{body: view}, err
+	return a.cacheNow(ctx, c)
 }
 
-func (a *api) stocked(ctx context.Context, c *specs.Cache) (client.Cache, error) {
+// cacheNow answers what a cache is like.
+func (a *api) cacheNow(ctx context.Context, c *specs.Cache) (answer, error) {
 	st, err := a.Store.Stock(ctx, c.Name)
-	if err != nil {
-		return client.Cache{}, err
-	}
+	return answer{body: stocked(c, st)}, err
+}
+
+func stocked(c *specs.Cache, st lease.Stock) client.Cache {
 	out := client.Cache{
 		Name: c.Name, Owner: c.Owner, Pools: c.Pools, Warm: c.Warm, Size: c.Size, Max: c.Max, Enabled: effective(c, st),
 		Invisible: c.Invisible, TTL: client.Duration(c.Lease.TTL), MaxLease: client.Duration(c.Lease.Max), Override: st.Override,
@@ -63,7 +67,7 @@ func (a *api) stocked(ctx context.Context, c *specs.Cache) (client.Cache, error)
 	for _, state := range lease.States {
 		out.Guests[state] = st.In(state)
 	}
-	return out, nil
+	return out
 }
 
 // effective says whether a cache grants leases: the override first, then the spec.
@@ -111,8 +115,7 @@ func (a *api) override(ctx context.Context, cache string, change func(cache stri
 	if err := change(c.Name); err != nil {
 		return answer{}, err
 	}
-	view, err := a.stocked(ctx, c)
-	return answer{body: view}, err
+	return a.cacheNow(ctx, c)
 }
 
 // until is the end of an override; the zero time is none.

@@ -23,6 +23,17 @@ func TestReadinessAsksTheStoreNothing(t *testing.T) {
 	}
 }
 
+func TestAllCachesAreReadInOneRoundTrip(t *testing.T) {
+	h := newHouse(t, leasetest.Embedded(t))
+	ask[struct{ Caches []client.Cache }](h, 200, sent{token: h.admin, method: "GET", path: "/v1/caches"}) // brings the script
+	count := &trips{}
+	h.rdb.AddHook(count)
+	got := ask[struct{ Caches []client.Cache }](h, 200, sent{token: h.admin, method: "GET", path: "/v1/caches"})
+	if len(got.Caches) != 4 || count.n.Load() != 1 {
+		t.Errorf("%d caches in %d round trips", len(got.Caches), count.n.Load())
+	}
+}
+
 // knowing is a loop that knows of its troubles.
 type knowing struct {
 	*fakeLoop
