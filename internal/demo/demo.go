@@ -440,8 +440,8 @@ func (d *demo) retireAll(ctx context.Context) error {
 	}
 	err := d.within(ctx, cleanUp, func() (bool, error) {
 		guests, err := d.client.Guests(ctx, "")
-		if err == nil && slices.ContainsFunc(guests, func(g lease.Guest) bool { return g.State == lease.Leased }) {
-			err = d.releaseAll(ctx)
+		if err == nil {
+			err = d.letGo(ctx, guests)
 		}
 		return len(guests) == 0 && err == nil, err
 	})
@@ -452,7 +452,22 @@ func (d *demo) retireAll(ctx context.Context) error {
 	return d.tell(Step{Step: "guests retired", Detail: "nothing is left behind"}, start)
 }
 
-// releaseAll ends the leases that a demo which was killed, or whoever tries one, has left: a guest is not retired before.
+// letGo ends the leases and holds that a demo which was killed, or whoever tries one, has left: their guests are not retired before.
+func (d *demo) letGo(ctx context.Context, guests []lease.Guest) error {
+	for _, g := range guests {
+		if g.State != lease.Held {
+			continue
+		}
+		if _, err := d.client.Taint(ctx, g.Name, "the demo ends"); err != nil && !errors.Is(err, lease.ErrUnknownGuest) && !errors.Is(err, lease.ErrConflict) {
+			return err
+		}
+	}
+	if slices.ContainsFunc(guests, func(g lease.Guest) bool { return g.State == lease.Leased }) {
+		return d.releaseAll(ctx)
+	}
+	return nil
+}
+
 func (d *demo) releaseAll(ctx context.Context) error {
 	leases, err := d.client.Leases(ctx, "")
 	for _, l := range leases {
