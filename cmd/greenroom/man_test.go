@@ -55,6 +55,8 @@ func TestEveryCommandHasAManPageThatRendersWithoutAWarning(t *testing.T) {
 	for _, want := range []string{
 		"greenroom-cache-disable - Grant no more leases, whatever the spec says",
 		"greenroom with [--cache CACHE] [flags] -- COMMAND [ARGUMENT...]",
+		"SYNOPSIS greenroom COMMAND [ARGUMENT...] [flags] DESCRIPTION",
+		"SYNOPSIS greenroom plan [DIR | --ref REF] [flags] greenroom plan COMMAND [ARGUMENT...] [flags] DESCRIPTION",
 		"GREENROOM_HOST, _PORT, _USER, _GUEST and _LEASE",
 		`greenroom events --follow -o json | jq -r 'select(.to == "tainted") | .guest'`,
 		"-n, --number int", "how many events, 1 to 200 (default: 50)",
