@@ -1,20 +1,26 @@
 package reconcile_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
 
 	"greenroom/lease"
+	"greenroom/lease/leasetest"
 	"greenroom/reconcile"
 	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
@@ -484,6 +490,73 @@ func TestASlotIsFreeAlsoWhenTheAnswerToTheEndOfItsGuestIsLost(t *testing.T) {
 	if lost.armed.Load() {
 		t.Error("no answer was lost")
 	}
+}
+
+// stateServer keeps states for Terraform's http backend. It hangs from the second time on that somebody reads a state of pool local that
+// has become empty.
+type stateServer struct {
+	hangs chan struct{} // closed when it does
+	free  chan struct{} // close it to end that
+
+	mu     sync.Mutex
+	states map[string][]byte
+	empty  map[string]int // times that an empty one was read
+}
+
+func (s *stateServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.states[r.URL.Path] = body
+		return
+	}
+	s.mu.Lock()
+	body := s.states[r.URL.Path]
+	emptied := strings.Contains(r.URL.Path, "/local-") && len(body) > 0 && !bytes.Contains(body, []byte(`"instances"`))
+	if emptied {
+		s.empty[r.URL.Path]++
+	}
+	if s.empty[r.URL.Path] == 2 && emptied {
+		close(s.hangs)
+	}
+	hangs := s.empty[r.URL.Path] >= 2
+	s.mu.Unlock()
+	if hangs {
+		<-s.free
+	}
+	if len(body) == 0 {
+		w.WriteHeader(http.StatusNotFound)
+	}
+	_, _ = w.Write(body)
+}
+
+func TestABackendThatHangsHoldsUpNoOtherPool(t *testing.T) {
+	states := &stateServer{hangs: make(chan struct{}), free: make(chan struct{}), states: map[string][]byte{}, empty: map[string]int{}}
+	web := httptest.NewServer(states)
+	t.Cleanup(web.Close)
+	h := &house{t: t, dir: t.TempDir(), rdb: leasetest.Embedded(t)}
+	h.backend = fmt.Appendf(nil, `{"type": "http", "config": {"address": "%s/{shard}"}}`, web.URL)
+	h.start()
+	t.Cleanup(h.leave)
+	free := sync.OnceFunc(func() { close(states.free) })
+	t.Cleanup(free)
+	use := module(t, t.TempDir(), machines("true", "true"))
+	spares := func(n int) func(*specs.Fleet) {
+		return func(f *specs.Fleet) {
+			other := *f.Pools[0]
+			other.Name, other.Spare = "other", n
+			f.Pools = append(f.Pools, &other)
+		}
+	}
+	none := func(f *specs.Fleet) { f.Caches[0].Size = 0 }
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 1, use, spares(1))})
+	h.shelved(2)
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 0, use, spares(1), none)})
+	<-states.hangs
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r3", 0, use, spares(2), none)})
+	h.shelved(2)
+	free()
 }
 
 func TestAProviderThatHangsLeavesAPlaceForTheOthers(t *testing.T) {

@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -52,14 +53,15 @@ func TestMain(m *testing.M) {
 // house is a loop on a real store and real Terraform, with the bundled local module. A guest is taken for alive as soon as
 // it is made: probes are the watchdog's matter.
 type house struct {
-	t      *testing.T
-	dir    string
-	mirror string
-	rdb    redis.UniversalClient
-	store  *lease.Store
-	loop   *reconcile.Loop
-	driver *terraform.Driver
-	stop   func()
+	backend json.RawMessage // of Terraform's states
+	t       *testing.T
+	dir     string
+	mirror  string
+	rdb     redis.UniversalClient
+	store   *lease.Store
+	loop    *reconcile.Loop
+	driver  *terraform.Driver
+	stop    func()
 
 	mu       sync.Mutex
 	vanished []string
@@ -132,7 +134,7 @@ func (h *house) start() {
 			}
 		},
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
-			d, err := terraform.New(ctx, terraform.Options{StateDir: filepath.Join(h.dir, "terraform"), Self: binary, Mirror: h.mirror})
+			d, err := terraform.New(ctx, terraform.Options{StateDir: filepath.Join(h.dir, "terraform"), Self: binary, Mirror: h.mirror, Backend: h.backend})
 			h.driver = d
 			return d, err
 		},

@@ -82,7 +82,7 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 // mayRun tells that a run of the shard may begin. It needs l.mu.
 func (l *Loop) mayRun(sh *shardState) bool {
 	now := l.o.Now()
-	return sh.run == "" && sh.stalled == nil && !sh.until.After(now) && l.pool(sh.pool).paused == nil &&
+	return sh.run == "" && !sh.going && sh.stalled == nil && !sh.until.After(now) && l.pool(sh.pool).paused == nil &&
 		!l.breaker(sh.module()).until.After(now) && l.hasPlace(sh)
 }
 

@@ -72,7 +72,7 @@ func (l *Loop) snapshot() Snapshot {
 		s.Backoff[name] = l.pool(name).until.After(s.Now) || l.breaker(r.module).until.After(s.Now)
 	}
 	for id, sh := range l.shards {
-		s.Busy[id] = sh.run != "" || sh.stalled != nil || sh.until.After(s.Now)
+		s.Busy[id] = sh.run != "" || sh.going || sh.stalled != nil || sh.until.After(s.Now)
 		s.Stalled[id] = sh.stalled != nil
 		if sh.stalled != nil && sh.meta.Digest == s.Digests[sh.pool] {
 			s.Backoff[sh.pool] = true // another shard of the same digest would stall as well

@@ -53,6 +53,7 @@ type shardState struct {
 	run        string
 	began      time.Time // of run
 	placeless  bool      // it has work, and every place of a run is taken
+	going      bool      // it is being removed
 	meta       shardMeta
 	last       *condition.RunStatus
 	stalled    *terraform.Fault
@@ -362,13 +363,29 @@ func (l *Loop) removeEmpty(ctx context.Context, guests []lease.Guest) {
 	l.mu.Lock()
 	now := l.o.Now()
 	for id, sh := range l.shards {
-		if !used[id] && sh.run == "" && sh.stalled == nil && !sh.until.After(now) && !sh.kept {
+		if !used[id] && sh.run == "" && sh.stalled == nil && !sh.until.After(now) && !sh.kept && !sh.going {
 			empty = append(empty, id)
 		}
 	}
 	l.mu.Unlock()
+	if !l.terraform().Remote() {
+		for _, id := range empty {
+			l.remove(ctx, id)
+		}
+		return
+	}
+	l.mu.Lock()
 	for _, id := range empty {
-		l.remove(ctx, id)
+		l.shards[id].going = true
+	}
+	l.mu.Unlock()
+	if len(empty) > 0 {
+		l.runs.Go(func() { // states that are elsewhere may take their time: they must not hold up this pass
+			for _, id := range empty {
+				l.remove(ctx, id)
+			}
+			l.nudge()
+		})
 	}
 }
 
@@ -377,6 +394,7 @@ func (l *Loop) remove(ctx context.Context, shard string) {
 	err := l.terraform().Remove(ctx, shard)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.shards[shard].going = false
 	switch {
 	case err == nil || errors.Is(err, terraform.ErrNoShard):
 		delete(l.shards, shard)

@@ -120,12 +120,15 @@ func TestConcurrencyIsLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	reached()
+	if !d.slots.TryAcquire(1) { // as another run that hangs would
+		t.Fatal("a run beside one that may hang finds no place")
+	}
 	other := f.job(nil, nil, nil)
 	other.Shard, other.Guests = "shard-2", nil
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := d.Start(short, other); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("a second run was let in: %v", err)
+		t.Fatalf("a run beyond that was let in: %v", err)
 	}
 	free()
 	if _, err := running.Wait(testContext(t)); err != nil {

@@ -69,7 +69,7 @@ func (c *session) do(ctx context.Context, op string, s *stream, command func(con
 	began, finished, watched := time.Now(), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		c.watch(ctx, s, finished, cancel)
+		c.watch(ctx, op, s, finished, cancel)
 	}()
 	err := command(run)
 	close(finished)
@@ -86,7 +86,15 @@ func (c *session) do(ctx context.Context, op string, s *stream, command func(con
 	return err
 }
 
-func (c *session) watch(ctx context.Context, s *stream, finished <-chan struct{}, cancel context.CancelCauseFunc) {
+// patienceAfter is what a command has between the SIGINT and the SIGKILL. One that only reads has nothing to bring to an end.
+func (c *session) patienceAfter(op string) time.Duration {
+	if op == "output" {
+		return min(c.budgets.Interrupt, 5*time.Second)
+	}
+	return c.budgets.Interrupt
+}
+
+func (c *session) watch(ctx context.Context, op string, s *stream, finished <-chan struct{}, cancel context.CancelCauseFunc) {
 	earliest := time.NewTimer(startGrace)
 	defer earliest.Stop()
 	cause := c.overdue(ctx, s, finished)
@@ -100,7 +108,7 @@ func (c *session) watch(ctx context.Context, s *stream, finished <-chan struct{}
 	}
 	leaders := children()
 	cancel(cause)
-	patience := time.NewTimer(c.budgets.Interrupt)
+	patience := time.NewTimer(c.patienceAfter(op))
 	defer patience.Stop()
 	select {
 	case <-finished:

@@ -213,6 +213,9 @@ func checkEnv(names []string) error {
 	return nil
 }
 
+// Remote tells that the states are in a backend, which may take its time to answer.
+func (d *Driver) Remote() bool { return d.backend != nil }
+
 // Binary returns the path and the version of the binary that runs are made with.
 func (d *Driver) Binary() (path, version string) {
 	d.known.Lock()
