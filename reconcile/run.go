@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -88,7 +89,6 @@ func (l *Loop) mayRun(sh *shardState) bool {
 
 // run is one run of one shard, from its claims to its published outcome.
 func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
-	log := l.o.Log.With("pool", pool, "shard", shard, "run", run)
 	if !drift {
 		ready := l.terraform().Prepare(shard)
 		defer l.terraform().Dismiss(ready)
@@ -98,25 +98,35 @@ func (l *Loop) run(ctx context.Context, shard, pool, run string, drift bool) {
 		l.lost(shard, pool, run, fmt.Errorf("locking the shard: %w", err))
 		return
 	}
-	job, err := l.job(ctx, shard, pool, run, fence, drift)
-	if errors.Is(err, errNothingToDo) {
-		if err := l.o.Store.Unlock(ctx, pool, shard, l.o.Writer); err != nil {
-			log.Warn("the shard could not be unlocked; that runs out by itself", "err", err)
-		}
+	running, err := l.begin(ctx, shard, pool, run, fence, drift)
+	if err != nil && !errors.Is(err, terraform.ErrBusy) { // else a runner of a former life is in the shard still
+		l.unlock(context.WithoutCancel(ctx), shard, pool)
+	}
+	switch {
+	case errors.Is(err, errNothingToDo):
 		l.rest(shard)
-		return
-	}
-	if err != nil {
+	case err != nil:
 		l.lost(shard, pool, run, err)
-		return
+	default:
+		l.follow(ctx, running)
 	}
-	log.Info("run starts", "create", job.Create, "replace", job.Replace, "destroy", job.Destroy, "drift", drift)
-	running, err := l.terraform().Start(ctx, job)
+}
+
+// begin claims the guests of a shard that is locked, and starts the run.
+func (l *Loop) begin(ctx context.Context, shard, pool, run string, fence int64, drift bool) (*terraform.Running, error) {
+	job, err := l.job(ctx, shard, pool, run, fence, drift)
 	if err != nil {
-		l.lost(shard, pool, run, err)
-		return
+		return nil, err
 	}
-	l.follow(ctx, running)
+	l.o.Log.Info("run starts", "pool", pool, "shard", shard, "run", run, "create", job.Create, "replace", job.Replace, "destroy", job.Destroy, "drift", drift)
+	return l.terraform().Start(ctx, job)
+}
+
+// unlock lets a shard go: else another server would have to wait until the lock runs out.
+func (l *Loop) unlock(ctx context.Context, shard, pool string) {
+	if err := l.o.Store.Unlock(ctx, pool, shard, l.o.Writer); err != nil {
+		l.o.Log.Warn("the shard could not be unlocked; that runs out by itself", "shard", shard, "err", err)
+	}
 }
 
 // follow waits for a run, keeping the shard ours meanwhile, and takes its outcome in. A failure is booked before anything is
@@ -133,9 +143,7 @@ func (l *Loop) follow(ctx context.Context, r *terraform.Running) {
 	if !l.insist(ctx, r, "published", func() error { return l.takeIn(ctx, r, out) }) {
 		return // without Ack the outcome stays for the next start
 	}
-	if err := l.o.Store.Unlock(ctx, r.Pool, r.Shard, l.o.Writer); err != nil {
-		l.o.Log.Warn("the shard could not be unlocked; that runs out by itself", "shard", r.Shard, "err", err)
-	}
+	l.unlock(ctx, r.Shard, r.Pool)
 	l.free(r.Shard)
 }
 
@@ -146,8 +154,9 @@ func (l *Loop) takeIn(ctx context.Context, r *terraform.Running, out terraform.O
 	return l.terraform().Ack(r.Shard, r.Run)
 }
 
-// insist does something until it succeeds; false: ctx has ended before.
+// insist does something until it succeeds; false: ctx has ended before. It says what is wrong, and again when that is something else.
 func (l *Loop) insist(ctx context.Context, r *terraform.Running, what string, do func() error) bool {
+	said := ""
 	for {
 		err := do()
 		if err == nil || ctx.Err() != nil {
@@ -156,7 +165,10 @@ func (l *Loop) insist(ctx context.Context, r *terraform.Running, what string, do
 		if errors.Is(err, lease.ErrUnavailable) {
 			l.unmended()
 		}
-		l.o.Log.Error("the outcome of a run could not be "+what+"; tried again", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
+		if now := gist(err); now != said {
+			l.o.Log.Error("the outcome of a run could not be "+what+"; tried again until it can", "pool", r.Pool, "shard", r.Shard, "run", r.Run, "err", err)
+			said = now
+		}
 		timer := time.NewTimer(time.Second)
 		select {
 		case <-ctx.Done():
@@ -164,6 +176,14 @@ func (l *Loop) insist(ctx context.Context, r *terraform.Running, what string, do
 		}
 		timer.Stop()
 	}
+}
+
+// gist is what is the same of an error when it comes again: not the port that a connection was made from.
+func gist(err error) string {
+	if network, ok := errors.AsType[*net.OpError](err); ok {
+		return fmt.Sprintf("%s: %v", network.Op, network.Err)
+	}
+	return err.Error()
 }
 
 // unmended has the next pass mend what was cut short in the store: a call whose answer was lost may have been carried out.
