@@ -28,8 +28,8 @@ func newDemo() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&o.Exit, "exit", false, "end after the walk instead of serving on")
-	flags.StringVar(&o.Dir, "dir", "", "keep state and specs in this directory (default: a temporary one)")
+	flags.BoolVar(&o.Exit, "exit", false, "end after the walk instead of serving on; with the --dir of a demo that was killed: only retire the guests that it left")
+	flags.StringVar(&o.Dir, "dir", "", "keep state and specs in this directory, which has none but a demo's (default: a temporary one)")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:0", "address of the API")
 	flags.StringVar(&o.Terraform, "terraform", "", "path of the terraform or tofu binary (default: found on PATH, or installed)")
 	flags.BoolVar(&verbose, "verbose", false, "log every decision to stderr")
