@@ -328,8 +328,9 @@ func (f *forecast) bookShortages(lasts time.Duration) {
 		if f.shortage[c.Name] == nil {
 			f.shortage[c.Name] = &shortage{lowest: c.Warm}
 		}
-		steps := max(f.rolls[c.Name], 1) // that are played as one
-		missing := (c.Warm - shelved[c.Name] + steps - 1) / steps
+		missing := c.Warm - shelved[c.Name]
+		steps := min(max(f.rolls[c.Name], 1), missing) // that are played as one, and are those of all caches of the pool together
+		missing = (missing + steps - 1) / steps
 		f.shortage[c.Name].lowest = min(f.shortage[c.Name].lowest, c.Warm-missing)
 		f.shortage[c.Name].lasted += lasts * time.Duration(steps)
 	}

@@ -84,6 +84,24 @@ func TestAWideRolloutIsShortOfAsMuchAsANarrowOne(t *testing.T) {
 	}
 }
 
+func TestAWideRolloutIsAsShortInEachOfManyCaches(t *testing.T) {
+	const caches, warm = 100, 3
+	base, guests := rows(1, caches*warm, false)
+	base.Caches = nil
+	for i := range caches {
+		base.Caches = append(base.Caches, testCache(fmt.Sprint("c", i), warm, warm, warm, "p0"))
+	}
+	for i := range guests {
+		guests[i].Cache = base.Caches[i/warm].Name
+	}
+	want := &plan.Dip{Warm: warm, Lowest: warm - 1, Seconds: 41 * warm, Measured: true}
+	for _, c := range rolled(base, guests).Caches {
+		if diff := cmp.Diff(want, c.Dip); diff != "" && !c.Invisible {
+			t.Fatalf("cache %s: %s", c.Cache, diff)
+		}
+	}
+}
+
 func TestAForecastThatNobodyWaitsForEnds(t *testing.T) {
 	base, guests := rows(1, 10, false)
 	base.Pools[0].UserData = "new"
