@@ -133,19 +133,24 @@ func whenInterrupted(cmd *cobra.Command, then string) func() {
 // settle does the work of a session, gives the guest back with the outcome, and makes the work's exit code this command's.
 func settle(cmd *cobra.Command, s *session.Session, work func() (int, error)) error {
 	code, err := work()
+	then := "the guest was given back"
+	if s.Attached() {
+		then = "the lease goes on"
+	}
 	outcome := client.Release{Outcome: "pass"}
 	if code != 0 || err != nil {
 		outcome.Outcome = "fail"
 	}
 	if err := s.Close(cmd.Context(), outcome); err != nil {
 		loud(cmd)(err.Error())
+		then = "the guest could not be given back"
 	}
 	if err == nil && code == 0 && over(s.Lost()) {
 		err = errLost // done in a guest that may have been somebody else's by then
 	}
 	switch {
 	case err != nil && cmd.Context().Err() != nil:
-		return interrupted("the guest was given back")
+		return interrupted(then)
 	case err != nil:
 		return hinted(err)
 	case code != 0:

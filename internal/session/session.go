@@ -132,6 +132,9 @@ func (s *Session) Lease() client.Lease {
 	return s.lease
 }
 
+// Attached tells that the lease was there before the session, and goes on after it.
+func (s *Session) Attached() bool { return s.keep }
+
 // Lost is closed when the lease is over before Close.
 func (s *Session) Lost() <-chan struct{} { return s.lost }
 

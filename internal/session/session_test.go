@@ -144,8 +144,8 @@ func TestASessionThatIsAttachedLeavesTheLeaseToItsHolder(t *testing.T) {
 	must(t, err)
 	s, err := Attach(t.Context(), h.client, l.ID, Options{})
 	must(t, err)
-	if s.Lease().Certificate == "" {
-		t.Error("there is no certificate for the session's key")
+	if s.Lease().Certificate == "" || !s.Attached() {
+		t.Errorf("certificate %q, attached %t", s.Lease().Certificate, s.Attached())
 	}
 	must(t, s.Close(t.Context(), client.Release{}))
 	if l, err = h.client.Lease(t.Context(), l.ID); err != nil || l.Phase != lease.Active {

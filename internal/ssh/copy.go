@@ -68,15 +68,18 @@ func Innermost(err error) error {
 // round. Nothing is written outside the local path, whatever the guest sends.
 func (c *Client) Download(ctx context.Context, remote, local string) error {
 	err := c.withSFTP(ctx, func(s *sftp.Client) error {
-		source, target := remoteHome(remote), local
-		if info, err := os.Stat(local); err == nil && info.IsDir() {
-			full, err := s.RealPath(source)
-			if err != nil {
-				return fmt.Errorf("find %s on the guest: %w", remote, err)
-			}
-			target = filepath.Join(local, path.Base(full))
+		source := remoteHome(remote)
+		info, err := s.Stat(source)
+		if err != nil {
+			return fmt.Errorf("find %s on the guest: %w", remote, err)
 		}
-		return download(s, source, target)
+		if here, err := os.Stat(local); err == nil && here.IsDir() {
+			return downloadInto(s, source, local, info)
+		}
+		if !info.IsDir() {
+			return downloadFile(s, os.OpenFile, source, local, info) // our user has named it, whatever it is: a link, a device
+		}
+		return downloadTree(s, source, local, info)
 	})
 	if here, ok := errors.AsType[*fs.PathError](err); ok { // it has only the last part of the path
 		return fmt.Errorf("%s cannot be written: %w", local, here)
@@ -185,27 +188,33 @@ func uploadFile(s *sftp.Client, local, remote string, perm fs.FileMode) error {
 }
 
 // download decides between a file and a directory; the latter is written within an os.Root.
-func download(s *sftp.Client, remote, local string) error {
-	info, err := s.Stat(remote)
+// downloadInto copies to a directory of ours, under the name that the guest tells.
+func downloadInto(s *sftp.Client, remote, local string, info fs.FileInfo) error {
+	full, err := s.RealPath(remote)
 	if err != nil {
 		return fmt.Errorf("find %s on the guest: %w", remote, err)
 	}
-	dir := filepath.Dir(local)
 	if info.IsDir() {
-		dir = local
-		if err := os.MkdirAll(local, 0o700); err != nil {
-			return err
-		}
+		return downloadTree(s, remote, filepath.Join(local, path.Base(full)), info)
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(local)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if info.IsDir() {
-		return downloadDir(s, root, remote, ".", info.Mode().Perm(), 0)
+	return downloadFile(s, root.OpenFile, remote, path.Base(full), info)
+}
+
+func downloadTree(s *sftp.Client, remote, local string, info fs.FileInfo) error {
+	if err := os.MkdirAll(local, 0o700); err != nil {
+		return err
 	}
-	return downloadFile(s, root, remote, filepath.Base(local), info)
+	root, err := os.OpenRoot(local)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return downloadDir(s, root, remote, ".", info.Mode().Perm(), 0)
 }
 
 func downloadDir(s *sftp.Client, root *os.Root, remote, local string, perm fs.FileMode, depth int) error {
@@ -244,25 +253,28 @@ func downloadOne(s *sftp.Client, root *os.Root, from, to string, entry fs.FileIn
 		}
 		return root.Symlink(link, to)
 	case 0:
-		return downloadFile(s, root, from, to, entry)
+		return downloadFile(s, root.OpenFile, from, to, entry)
 	}
 	return fmt.Errorf("download %s: is no file, directory or symbolic link (%s)", from, entry.Mode().Type())
 }
 
 // downloadFile reads to the end of the file rather than to the size that the guest told, because
 // files of /proc tell 0.
-func downloadFile(s *sftp.Client, root *os.Root, remote, local string, info fs.FileInfo) error {
+func downloadFile(s *sftp.Client, open func(string, int, fs.FileMode) (*os.File, error), remote, local string, info fs.FileInfo) error {
 	in, err := s.Open(remote)
 	if err != nil {
 		return fmt.Errorf("download %s: %w", remote, err)
 	}
 	defer in.Close()
-	out, err := root.OpenFile(local, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	out, err := open(local, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	if err = errors.Join(err, out.Chmod(info.Mode().Perm()), out.Close()); err != nil {
+	if here, unread := out.Stat(); unread == nil && here.Mode().IsRegular() { // a device, or a pipe, keeps its own mode
+		err = errors.Join(err, out.Chmod(info.Mode().Perm()))
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("download %s: %w", remote, err)
 	}
 	return nil

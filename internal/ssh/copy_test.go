@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -116,6 +117,34 @@ func TestADownloadCannotBeLedOutOfItsDirectory(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
 		t.Errorf("written outside: %v, %v", entries, err)
+	}
+}
+
+func TestADownloadGoesWhereItsUserSaysAndNotWhereTheGuestDoes(t *testing.T) {
+	client, home := dial(t)
+	must(t, os.WriteFile(filepath.Join(home, "f"), []byte("text"), 0o640))
+	elsewhere, here := filepath.Join(t.TempDir(), "file"), t.TempDir()
+	must(t, os.Symlink(elsewhere, filepath.Join(here, "link")))
+	must(t, client.Download(limit(t), "f", filepath.Join(here, "link")))
+	if text, err := os.ReadFile(elsewhere); err != nil || string(text) != "text" {
+		t.Errorf("through a link: %q, %v", text, err)
+	}
+	pipe := filepath.Join(here, "pipe")
+	must(t, syscall.Mkfifo(pipe, 0o600))
+	reader, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	must(t, err)
+	defer reader.Close()
+	must(t, client.Download(limit(t), "f", pipe))
+	if info, err := os.Stat(pipe); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the mode of what is no file was changed: %v, %v", info, err)
+	}
+	outside := filepath.Join(t.TempDir(), "outside")
+	must(t, os.Symlink(outside, filepath.Join(here, "f")))
+	if err := client.Download(limit(t), "f", here); err == nil {
+		t.Error("the name was the guest's, and its link was followed")
+	}
+	if _, err := os.Lstat(outside); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
 	}
 }
 
