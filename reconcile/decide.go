@@ -164,10 +164,10 @@ type decision struct {
 func newDecision(s Snapshot) *decision {
 	d := &decision{Snapshot: s, pools: map[string]*poolView{}, caches: map[string]*cacheView{}, shards: map[string]int{}, open: map[string]string{}, openings: map[string]*openings{}}
 	for _, p := range s.Fleet.Pools {
-		d.pool(p.Name)
+		d.pool(p.Name).spec = p
 	}
 	for _, c := range s.Fleet.AllCaches() {
-		d.cache(c.Name)
+		d.cache(c.Name).spec = c
 	}
 	for i := range s.Guests {
 		d.count(&s.Guests[i])
@@ -183,14 +183,14 @@ func newDecision(s Snapshot) *decision {
 
 func (d *decision) pool(name string) *poolView {
 	if d.pools[name] == nil {
-		d.pools[name] = &poolView{name: name, spec: d.Fleet.Pool(name)}
+		d.pools[name] = &poolView{name: name}
 	}
 	return d.pools[name]
 }
 
 func (d *decision) cache(name string) *cacheView {
 	if d.caches[name] == nil {
-		d.caches[name] = &cacheView{name: name, spec: d.Fleet.Cache(name), coming: map[string]int{}}
+		d.caches[name] = &cacheView{name: name, coming: map[string]int{}}
 	}
 	return d.caches[name]
 }

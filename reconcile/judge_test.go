@@ -87,20 +87,30 @@ func TestAPoolWaitsForTheBreakersOfItsOwnAndItsShardsModules(t *testing.T) {
 	}
 }
 
-// BenchmarkJudge is of a fleet so large that whatever looks at all guests or shards for each pool takes seconds.
-func BenchmarkJudge(b *testing.B) {
+// Whatever looks at all guests, shards or pools for each pool takes seconds for a fleet as large as this.
+func BenchmarkALargeFleet(b *testing.B) {
 	const pools, guests = 2000, 50
 	l, s := New(Options{}), Snapshot{Fleet: &specs.Fleet{Revision: "large"}, Digests: map[string]string{}, Now: epoch}
 	for i := range pools {
 		p := testPool(fmt.Sprint("p", i), guests, 0)
-		s.Fleet.Pools = append(s.Fleet.Pools, p)
+		s.Fleet.Pools, s.Digests[p.Name] = append(s.Fleet.Pools, p), "digest-1"
+		s.Fleet.Caches = append(s.Fleet.Caches, testCache(fmt.Sprint("c", i), guests, guests, guests, p.Name))
 		for n := 1; n <= guests; n++ {
 			shard := ShardID(p.Name, "digest-1", 1+n/25)
 			l.shard(shard, p.Name)
-			s.Guests = append(s.Guests, lease.Guest{Name: lease.GuestName(p.Name, n), Pool: p.Name, Slot: n, Shard: shard, State: lease.Shelved, Since: epoch})
+			s.Guests = append(s.Guests, lease.Guest{
+				Name: lease.GuestName(p.Name, n), Pool: p.Name, Cache: s.Fleet.Caches[i].Name, Slot: n, Shard: shard, Digest: "digest-1", State: lease.Shelved, Since: epoch,
+			})
 		}
 	}
-	for b.Loop() {
-		l.judge(s)
-	}
+	b.Run("is judged", func(b *testing.B) {
+		for b.Loop() {
+			l.judge(s)
+		}
+	})
+	b.Run("is decided", func(b *testing.B) {
+		for b.Loop() {
+			Decide(s)
+		}
+	})
 }
