@@ -172,7 +172,7 @@ func TestAServerLeavesTheStoreOfAnotherAlone(t *testing.T) {
 	owner.start()
 	owner.converged()
 	alive := owner.living()
-	other := *owner // with another state directory; it has no guests to retire at the end
+	other := *owner                              // with another state directory; it has no guests to retire at the end
 	other.dir = must(os.MkdirTemp("", "gr-"))(t) //nolint:usetesting // a test's name would make the socket's path too long
 	t.Cleanup(func() { noError(t, os.RemoveAll(other.dir)) })
 	noError(t, os.Mkdir(other.path("specs"), 0o700))

@@ -301,7 +301,10 @@ func (l *Loop) countInStore(ctx context.Context) (map[string]map[lease.State]int
 func (l *Loop) Trouble() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.storeErr == nil && l.driver == nil {
+	switch {
+	case errors.Is(l.passErr, lease.ErrForeign):
+		return l.passErr
+	case l.storeErr == nil && l.driver == nil:
 		return errNoTerraform
 	}
 	return l.storeErr

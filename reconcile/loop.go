@@ -283,7 +283,7 @@ func (l *Loop) tick(ctx context.Context) error {
 	l.fleetConditions(condition.Status{Revision: l.fleet.Revision}) // so that they know since when
 	switch {
 	case ctx.Err() != nil:
-	case err != nil && (before == nil || before.Error() != err.Error()):
+	case err != nil && (before == nil || gist(before) != gist(err)):
 		l.o.Log.Error("this pass changed nothing", "err", err)
 	case err == nil && before != nil:
 		l.o.Log.Info("passes work again")

@@ -61,9 +61,6 @@ func newServe() *cobra.Command {
 		if o.Terraform.Mirror, err = mirrorDir(o.Terraform.Mirror); err != nil {
 			return err
 		}
-		for _, name := range unset(o.Terraform.Env) {
-			o.Log.Warn("Terraform runs without a variable that --env names", "err", name+" is not set")
-		}
 		if o.Terraform.Backend, err = stateBackend(backendFile); err != nil {
 			return err
 		}
@@ -109,6 +106,9 @@ func serve(ctx context.Context, o server.Options) error {
 	s, err := server.New(o)
 	if err != nil {
 		return err
+	}
+	for _, name := range unset(o.Terraform.Env) {
+		o.Log.Warn("Terraform runs without a variable that --env names", "err", name+" is not set")
 	}
 	o.Log.Info("serving", "addr", s.Addr().String(), "path", o.StateDir, "source", o.Specs)
 	return s.Run(ctx)

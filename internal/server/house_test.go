@@ -60,6 +60,13 @@ type fakeLoop struct {
 
 func (f *fakeLoop) Status(context.Context) (condition.Status, error) { return f.status, f.err }
 
+func (f *fakeLoop) Trouble() error {
+	if f.err == nil && f.status.Terraform == "" {
+		return errors.New("no usable Terraform was found")
+	}
+	return f.err
+}
+
 func (f *fakeLoop) Wake(pools ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

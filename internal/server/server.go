@@ -26,6 +26,8 @@ var document []byte
 // reconciler is what the API needs of the reconcile loop.
 type reconciler interface {
 	Status(ctx context.Context) (condition.Status, error)
+	// Trouble is what is known to keep guests from being leased or made, without asking anybody; nil: nothing is.
+	Trouble() error
 	// Wake asks for a look at some pools, or at all of them, soon.
 	Wake(pools ...string)
 	// Runs are the last runs of a pool, the newest first.

@@ -60,9 +60,9 @@ func health(w http.ResponseWriter, _ *http.Request) {
 
 // ready tells whether leases can be granted: the store can be used, a spec is in force, and Terraform was found. Anybody may ask, and
 // as often as they like, so it goes by what is known: the same as what refuses calls.
-func (a *api) ready(w http.ResponseWriter, r *http.Request) {
+func (a *api) ready(w http.ResponseWriter, _ *http.Request) {
 	var reasons []string
-	for _, err := range a.shortcomings(r.Context()) {
+	for _, err := range a.shortcomings() {
 		reasons = append(reasons, err.Error())
 	}
 	if len(reasons) > 0 {
@@ -72,8 +72,11 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusOK, "application/json", map[string]string{"status": "ready"})
 }
 
-func (a *api) shortcomings(ctx context.Context) (out []error) {
-	away, trouble := a.Outage(), a.trouble(ctx)
+func (a *api) shortcomings() (out []error) {
+	away, trouble := a.Outage(), error(nil)
+	if a.Reconciler != nil {
+		trouble = a.Reconciler.Trouble()
+	}
 	if errors.Is(trouble, lease.ErrUnavailable) {
 		away, trouble = cmp.Or(away, trouble), nil
 	}
@@ -82,23 +85,6 @@ func (a *api) shortcomings(ctx context.Context) (out []error) {
 		unruled = errors.New("no spec is in force")
 	}
 	return slices.DeleteFunc([]error{away, unruled, trouble}, func(err error) bool { return err == nil })
-}
-
-// troubled is a reconcile loop that knows of its troubles without asking the store.
-type troubled interface{ Trouble() error }
-
-var _ troubled = (*reconcile.Loop)(nil)
-
-// trouble is what keeps the loop from its work, by its status where it can't be asked for less.
-func (a *api) trouble(ctx context.Context) error {
-	if loop, ok := a.Reconciler.(troubled); ok {
-		return loop.Trouble()
-	}
-	st, err := a.reconciled(ctx)
-	if err == nil && st.Terraform == "" {
-		err = errors.New("no usable Terraform was found")
-	}
-	return err
 }
 
 func openapi(w http.ResponseWriter, _ *http.Request) {

@@ -40,6 +40,8 @@ func (l *loop) Wake(pools ...string) {
 	l.woken = append(l.woken, fmt.Sprint(pools))
 }
 
+func (l *loop) Trouble() error { return nil }
+
 func (l *loop) Runs(string) []condition.RunStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
