@@ -166,8 +166,8 @@ func TestASecondServerOnOneStateDirectoryIsRefused(t *testing.T) {
 }
 
 func TestAServerLeavesTheStoreOfAnotherAlone(t *testing.T) {
-	redis := leasetest.Redis(t).URL
-	owner := newHouse(t, options{redis: redis})
+	redis := leasetest.Redis(t)
+	owner := newHouse(t, options{redis: redis.URL})
 	owner.write(fleet{max: 2, warm: 2, size: 2})
 	owner.start()
 	owner.converged()
@@ -176,34 +176,48 @@ func TestAServerLeavesTheStoreOfAnotherAlone(t *testing.T) {
 	other.dir = must(os.MkdirTemp("", "gr-"))(t) //nolint:usetesting // a test's name would make the socket's path too long
 	t.Cleanup(func() { noError(t, os.RemoveAll(other.dir)) })
 	noError(t, os.Mkdir(other.path("specs"), 0o700))
-	other.api = must(client.New(client.Options{Addr: other.path("state/greenroom.sock"), Retry: patience}))(t)
 	other.write(fleet{max: 2, warm: 1, size: 1})
-	other.start()
-	refused := func() {
+	id := string(must(os.ReadFile(owner.path("state/server.id")))(t))
+	refused := func(args ...string) {
 		t.Helper()
-		other.until("the other says whose the store is", func() error {
-			st, err := other.api.Status(t.Context())
-			ready := condition.Of(st.Conditions, condition.Ready)
-			if err == nil && (ready.Status || !strings.Contains(ready.Message, owner.path("state")) || !strings.Contains(ready.Message, "--take-store")) {
-				err = fmt.Errorf("%+v", ready)
-			}
-			return err
-		})
+		other.args = args
+		second := other.launch()
+		<-second.ended
+		if code, said := exitCode(t, second.err), second.log.String(); code != 1 || !strings.Contains(said, owner.path("state")) || !strings.Contains(said, id) {
+			t.Errorf("it ended with %d:\n%s", code, said)
+		}
 		if diff := cmp.Diff(alive, owner.living()); diff != "" {
 			t.Error(diff)
 		}
 	}
 	refused()
-	other.kill()
-	other.start()
-	refused()
+	refused("--take-store", "another")
+	owner.until("the cache was swept", func() error { return redis.Client.Get(t.Context(), "greenroom:{ci}:swept").Err() })
 	owner.kill()
+	swept := must(redis.Client.Get(t.Context(), "greenroom:{ci}:swept").Result())(t)
+	refused()
+	if again := must(redis.Client.Get(t.Context(), "greenroom:{ci}:swept").Result())(t); again != swept {
+		t.Error("it says that somebody was there to renew leases")
+	}
 	owner.start()
 	owner.converged()
 	if diff := cmp.Diff(alive, owner.living()); diff != "" {
 		t.Error(diff)
 	}
+
+	other.args = []string{"--take-store", id}
+	other.api = must(client.New(client.Options{Addr: other.path("state/greenroom.sock"), Retry: patience}))(t)
+	other.start()
+	<-owner.server.ended // it was told that it is gone for good
+	if said := owner.server.log.String(); !strings.Contains(said, other.path("state")) {
+		t.Errorf("the one that the store was taken from ended with:\n%s", said)
+	}
+	mine := string(must(os.ReadFile(other.path("state/server.id")))(t))
 	other.kill()
+	owner.args = []string{"--take-store", mine}
+	owner.start()
+	owner.args = nil
+	owner.converged()
 }
 
 func TestBadSpecsChangeNothing(t *testing.T) {

@@ -91,15 +91,16 @@ func (s *Store) members(ctx context.Context, set string) ([]string, error) {
 	return names, outage(err)
 }
 
-// Empty tells that no fleet was ever brought into force here: the store is new, or it was lost.
+// Empty tells that no fleet was ever brought into force here: the store is new, or it was lost. Errors: ErrForeign, ErrUnavailable.
 func (s *Store) Empty(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	revision, err := s.rdb.Get(ctx, s.global("adopted")).Result()
-	if errors.Is(err, redis.Nil) {
-		err = nil
+	pipe := s.rdb.Pipeline()
+	adopted, owner := pipe.MGet(ctx, s.global("adopted")), pipe.MGet(ctx, s.global("server")) // one each: they are in two places of a cluster
+	if _, err := pipe.Exec(ctx); err != nil {
+		return false, outage(err)
 	}
-	return revision == "", outage(err)
+	return text(adopted.Val()[0]) == "", s.ours(text(owner.Val()[0]))
 }
 
 // Open marks an empty store, before the guests that exist are put on record in it, so that it is known for the same one afterwards. A
@@ -107,29 +108,42 @@ func (s *Store) Empty(ctx context.Context) (bool, error) {
 func (s *Store) Open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
+	if err := s.Belong(ctx, ""); err != nil {
+		return err
+	}
 	return outage(s.rdb.SetNX(ctx, s.global("adopted"), "", 0).Err())
 }
 
-// Belong makes the store that of a server, for good: behind its guests are the machines of that server's Terraform states, which no
-// other has. place says for people where the server is. With take the store becomes the server's even where it is another's.
-// Errors: ErrForeign, which names the other, ErrUnavailable.
-func (s *Store) Belong(ctx context.Context, server, place string, take bool) error {
+// Belong makes the store that of [Options].Server, unless it is another's, for good: behind its guests are the machines of that server's
+// Terraform states, which no other has. It is taken from a server that is named. From then on a sweep, and a look whether the store is
+// empty, find out when another has taken it. Errors: ErrForeign, which names the other, ErrUnavailable.
+func (s *Store) Belong(ctx context.Context, from string) error {
+	if s.options.Server == "" {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	if err := s.rdb.SetNX(ctx, s.global("server"), server+"\n"+place, 0).Err(); err != nil {
+	mine := s.options.Server + "\n" + s.options.Place
+	if err := s.rdb.SetNX(ctx, s.global("server"), mine, 0).Err(); err != nil {
 		return outage(err)
 	}
 	owner, err := s.rdb.Get(ctx, s.global("server")).Result()
 	if err != nil {
 		return outage(err)
 	}
-	switch name, where, _ := strings.Cut(owner, "\n"); {
-	case name == server:
-		return nil
-	case !take:
-		return fmt.Errorf("%w: that of %s", ErrForeign, where)
+	if name, _, _ := strings.Cut(owner, "\n"); from != "" && name == from {
+		return outage(s.rdb.Set(ctx, s.global("server"), mine, 0).Err())
 	}
-	return outage(s.rdb.Set(ctx, s.global("server"), server+"\n"+place, 0).Err())
+	return s.ours(owner)
+}
+
+// ours is an error where the owner on record is another server. Nobody is on record in a store that is new or was lost.
+func (s *Store) ours(owner string) error {
+	name, place, _ := strings.Cut(owner, "\n")
+	if s.options.Server == "" || owner == "" || name == s.options.Server {
+		return nil
+	}
+	return fmt.Errorf("%w: that of server %s, %s", ErrForeign, name, place)
 }
 
 // Plan claims the lowest free slot of a pool for a cache and puts its guest on record as planned.

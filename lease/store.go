@@ -30,6 +30,8 @@ type Options struct {
 	Grace    time.Duration // what leases and requests are given after such a pause; default 2m
 	Keep     time.Duration // how long ended leases stay on record; default 24h
 	Timeout  time.Duration // of one call on the store; default 5s
+	Server   string        // the only one that uses the store, by a name that survives restarts; empty: whoever likes
+	Place    string        // says for people where Server is
 
 	// Notify is told of each change, after it happened, from the calling goroutine. It must not block.
 	Notify func(Change)
@@ -71,7 +73,8 @@ type Store struct {
 	queues  queues
 	fleet   atomic.Pointer[specs.Fleet]
 	waiters waiters
-	swept   sync.Mutex // of last
+	ahead   atomic.Int64 // the store's clock, of this process's, in nanoseconds, as it was at the last sweep
+	swept   sync.Mutex   // of last
 	last    rounds
 }
 
@@ -137,6 +140,9 @@ func (s *Store) Ping(ctx context.Context) error {
 	defer cancel()
 	return outage(s.rdb.Ping(ctx).Err())
 }
+
+// Now is the time by the store's clock, by which leases end, as far as the last sweep tells.
+func (s *Store) Now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
 
 // base is the prefix of every key of a cache; the braces are the hash tag of Redis Cluster.
 func (s *Store) base(cache string) string { return s.options.Prefix + ":{" + cache + "}" }

@@ -100,6 +100,8 @@ func (s *Store) lookAt(ctx context.Context, bases []string, most int) (due []int
 	defer cancel()
 	cmds, err := s.together(ctx, false, func(pipe redis.Pipeliner, evaluate evaluation) {
 		pipe.SCard(ctx, s.global("caches"))
+		pipe.MGet(ctx, s.global("server"))
+		pipe.Time(ctx)
 		for some := range slices.Chunk(bases, most) {
 			evaluate(s.scripts["beat"], ctx, pipe, some, s.options.Gap.Milliseconds(), s.options.Keep.Milliseconds(), keepEnded)
 		}
@@ -107,7 +109,14 @@ func (s *Store) lookAt(ctx context.Context, bases []string, most int) (due []int
 	if err != nil {
 		return nil, 0, err
 	}
-	for i, cmd := range cmds[1:] {
+	owner, _ := cmds[1].(*redis.SliceCmd).Result()
+	if err := s.ours(text(owner[0])); err != nil {
+		return nil, 0, err
+	}
+	if clock, ok := cmds[2].(*redis.TimeCmd); ok {
+		s.ahead.Store(int64(time.Until(clock.Val())))
+	}
+	for i, cmd := range cmds[3:] {
 		places, _ := cmd.(*redis.Cmd).Int64Slice()
 		for _, place := range places {
 			due = append(due, i*most+int(place)-1)

@@ -492,6 +492,17 @@ func TestASlotIsFreeAlsoWhenTheAnswerToTheEndOfItsGuestIsLost(t *testing.T) {
 	}
 }
 
+func TestGuestsThatAreNeverMadeKeepNoSlot(t *testing.T) {
+	h, dir := openHouse(t), t.TempDir()
+	deadly := module(t, dir, machines("kill -9 $PPID", "true"))
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r1", 2, deadly, func(f *specs.Fleet) { f.Pools[0].Max = 2 })})
+	h.until("the first guests were given up", func() bool {
+		return slices.ContainsFunc(h.guests(t.Context()), func(g lease.Guest) bool { return g.Incarnation == 2 })
+	})
+	h.loop.Offer(reconcile.Revision{Fleet: fleet("r2", 2, func(f *specs.Fleet) { f.Pools[0].Max = 2 })})
+	h.shelved(2)
+}
+
 // stateServer keeps states for Terraform's http backend. It hangs from the second time on that somebody reads a state of pool local that
 // has become empty.
 type stateServer struct {

@@ -301,10 +301,7 @@ func (l *Loop) countInStore(ctx context.Context) (map[string]map[lease.State]int
 func (l *Loop) Trouble() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case errors.Is(l.passErr, lease.ErrForeign):
-		return l.passErr
-	case l.storeErr == nil && l.driver == nil:
+	if l.storeErr == nil && l.driver == nil {
 		return errNoTerraform
 	}
 	return l.storeErr
@@ -372,8 +369,6 @@ func (l *Loop) fleetConditions(st condition.Status) []condition.Condition {
 	switch {
 	case l.storeErr != nil || st.Store != "":
 		problem = storeAway
-	case errors.Is(l.passErr, lease.ErrForeign):
-		problem = verdict{"StoreForeign", l.passErr.Error()}
 	case l.driverErr != nil:
 		problem = verdict{"TerraformMissing", l.driverErr.Error()}
 	case l.passErr != nil:

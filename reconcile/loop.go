@@ -30,10 +30,6 @@ type Options struct {
 	OpenDriver func(context.Context) (*terraform.Driver, error)
 	// Writer names this server among those on one store; it must survive a restart.
 	Writer string
-	// Place says for people where this server is.
-	Place string
-	// TakeStore makes the store this server's although it is on record as another's, whose machines are not known here.
-	TakeStore bool
 	// AuthorizedKeys are given to every guest at its birth.
 	AuthorizedKeys []string
 	// Source says where the specs come from, for people.
@@ -363,9 +359,6 @@ func (l *Loop) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := l.belong(ctx, empty); err != nil {
-		return err
-	}
 	if !empty { // then nothing can have been lost, and leases are served whether Terraform is there or not
 		if err := l.adopt(ctx); err != nil {
 			return err
@@ -394,19 +387,6 @@ func (l *Loop) prepare(ctx context.Context) error {
 	}
 	l.ready = true
 	return nil
-}
-
-// belong stops here on a store that is another server's: this one would take that one's machines for destroyed, because they are in
-// none of its own states.
-func (l *Loop) belong(ctx context.Context, empty bool) error {
-	if l.ready && !empty {
-		return nil
-	}
-	err := l.o.Store.Belong(ctx, l.o.Writer, l.o.Place, l.o.TakeStore)
-	if errors.Is(err, lease.ErrForeign) {
-		err = fmt.Errorf("%w; one server uses a store: give this one another, or, when that server is gone for good, start this one once with --take-store", err)
-	}
-	return err
 }
 
 // openDriver finds Terraform once. Without it nothing can be reconciled, and leases are served all the same.

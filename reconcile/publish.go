@@ -43,7 +43,7 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation, machine(o))
 	case g.State == lease.Replacing && whole && applied == g.Incarnation+1:
 		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation+1, machine(o))
-	case !certain || out.Torn && g.State != lease.Retiring: // nobody knows: the claim stays, and the next run of the shard finds out
+	case !certain || out.Torn && g.State != lease.Retiring && !l.tired(g.Shard): // nobody knows: the claim stays, and the next run finds out
 	case g.State == lease.Provisioning && exists && unfinished(g.Name, out): // or goes on
 	case g.State == lease.Retiring && !exists:
 		err = l.o.Store.Remove(ctx, g, run, g.Reason)
@@ -55,6 +55,22 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 		_, err = l.o.Store.Unclaim(ctx, g, run, why(g.Name, out))
 	}
 	return err
+}
+
+// maxTorn is after how many failures of a shard in a row its guests are given up that a run was making when it was killed: a provider
+// that always hangs must not keep their slots for ever.
+const maxTorn = 3
+
+// tired tells that what a shard's runs were making when they were killed is given up, and says so: nobody may know of a machine.
+func (l *Loop) tired(shard string) bool {
+	l.mu.Lock()
+	failures := l.shardLocked(shard, poolOfShard(shard)).failures
+	l.mu.Unlock()
+	if failures < maxTorn {
+		return false
+	}
+	l.o.Log.Error("runs of a shard were killed again and again while they applied; a machine that no state knows may be left", "shard", shard)
+	return true
 }
 
 // unfinished tells that nothing is wrong with a guest but that others have failed before it was whole.

@@ -40,7 +40,7 @@ func newServe() *cobra.Command {
 	flags.StringVar(&backendFile, "backend-file", "", "JSON file with the backend of Terraform's states (default: files in the state directory)")
 	flags.IntVar(&o.Terraform.Concurrency, "concurrency", 0, "most Terraform runs at once (default 4)")
 	flags.StringVar(&urlFile, "redis-url-file", "", "file with the URL of Redis (or GREENROOM_REDIS_URL; default: the embedded store)")
-	flags.BoolVar(&o.TakeStore, "take-store", false, "use a store that is another server's, which is gone for good: machines that only its states know are lost")
+	flags.StringVar(&o.TakeStore, "take-store", "", "name of the server that the store is taken from, which is gone for good: machines that only its states know are lost")
 	flags.StringVar(&hookFile, "hook-secret-file", "", "file with the secret that webhooks are signed with (or GREENROOM_HOOK_SECRET; default: no webhooks)")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error; \"greenroom log level\" changes it while the server runs")

@@ -30,8 +30,8 @@ type Options struct {
 	Self     string         // the greenroom binary that runners are started from; empty: this one
 	Log      *slog.Logger   // default: slog.Default()
 	LogLevel *slog.LevelVar // of Log, to be changed at run time; nil: it is fixed
-	// TakeStore uses the store although it is on record as that of a server with another state directory.
-	TakeStore bool
+	// TakeStore names the server that the store is taken from, which is gone for good: see lease.Store.Belong.
+	TakeStore string
 
 	// Terraform is how Terraform is driven; its StateDir, Self, Log and OnStep are set from here.
 	Terraform terraform.Options
@@ -46,6 +46,7 @@ type member func(ctx context.Context) error
 
 // Server is one running Greenroom.
 type Server struct {
+	id        string // survives restarts
 	parts     Parts
 	plans     *gitops.Plans // nil where no specs are followed
 	pulse     *pulse
@@ -84,13 +85,20 @@ func (s *Server) open(o Options) error {
 		return err
 	}
 	s.closers = append(s.closers, closer)
-	s.parts = Parts{Store: lease.New(rdb, lease.Options{Notify: changes.tell}), Changes: changes, Log: o.Log, Level: o.LogLevel, Now: time.Now, Closing: s.closing}
+	state, err := filepath.Abs(o.StateDir)
+	if err != nil {
+		return err
+	}
+	if s.id, err = serverID(filepath.Join(state, "server.id")); err != nil {
+		return err
+	}
+	s.parts = Parts{Store: lease.New(rdb, lease.Options{Server: s.id, Place: place(state), Notify: changes.tell}), Changes: changes, Log: o.Log, Level: o.LogLevel, Now: time.Now, Closing: s.closing}
 	s.parts.Feed = newFeed(s.parts.Store, o.Log, time.Now, s.closing)
 	changes.Subscribe(s.parts.Feed.Notify)
 	if err := s.keys(o.StateDir); err != nil {
 		return err
 	}
-	s.pulse = newPulse(s.parts.Store, o.Log)
+	s.pulse = newPulse(s.parts.Store, o.TakeStore, o.Log)
 	s.parts.Outage = s.pulse.outage
 	s.members = []member{s.pulse.run, s.serve}
 	if err := s.house(o); err != nil {

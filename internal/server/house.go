@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -102,10 +101,6 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 	if err != nil {
 		return nil, err
 	}
-	writer, err := serverID(filepath.Join(state, "server.id"))
-	if err != nil {
-		return nil, err
-	}
 	moved := func() {
 		s.parts.Feed.InForce(s.parts.Store.Fleet().Revision)
 		if s.plans != nil { // there are none where no specs are followed: the fleet is that of the last time
@@ -120,7 +115,7 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 		return nil, err
 	}
 	loop = reconcile.New(reconcile.Options{
-		Store: s.parts.Store, Writer: writer, Place: place(state), TakeStore: o.TakeStore, Source: o.Specs, Runs: driving.Concurrency, FleetFile: filepath.Join(state, "fleet"),
+		Store: s.parts.Store, Writer: s.id, Source: o.Specs, Runs: driving.Concurrency, FleetFile: filepath.Join(state, "fleet"),
 		AuthorizedKeys: []string{key, ssh.AuthorityLine(s.parts.Authority.Key)},
 		ApprovalsFile:  filepath.Join(state, "approvals"),
 		Held:           func(r reconcile.Revision, pv *reconcile.Preview) string { return s.plans.Hold(r, pv) },
@@ -134,15 +129,6 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 		return nil, fmt.Errorf("%w; remove %s to start without it", err, filepath.Join(state, "fleet"))
 	}
 	return loop, nil
-}
-
-// place names this server for people.
-func place(state string) string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "a host without a name"
-	}
-	return fmt.Sprintf("the state directory %s on %s", state, host)
 }
 
 // awake holds a member back until the store was swept once: before that, time in which nobody could renew might end a lease.

@@ -194,7 +194,7 @@ func (a *api) lease(ctx context.Context, who lease.Caller, l lease.Lease, key st
 		return out, nil // no more than the outline: it is not granted yet, or over
 	}
 	if !l.Deadline.Before(l.Cap) {
-		out.Left = client.Duration(max(l.Deadline.Sub(a.Now()), time.Millisecond))
+		out.Left = client.Duration(max(l.Deadline.Sub(a.Store.Now()), time.Millisecond))
 	}
 	out.Guest = &client.Guest{
 		Name: g.Name, Incarnation: g.Incarnation, Host: g.Host, Port: g.Port, User: g.User, HostKey: g.HostKey, Health: g.Health,

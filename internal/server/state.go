@@ -147,6 +147,8 @@ const (
 // pulse sweeps the store and knows by that whether the store can be used.
 type pulse struct {
 	store *lease.Store
+	from  string // the server that the store is taken from; empty: it is taken from nobody
+	ours  bool
 	log   *slog.Logger
 	mu    sync.RWMutex
 	err   error
@@ -155,8 +157,8 @@ type pulse struct {
 
 var errUnswept = fmt.Errorf("%w: it was not swept since the start", lease.ErrUnavailable)
 
-func newPulse(store *lease.Store, log *slog.Logger) *pulse {
-	return &pulse{store: store, log: log, swept: make(chan struct{}), err: errUnswept}
+func newPulse(store *lease.Store, from string, log *slog.Logger) *pulse {
+	return &pulse{store: store, from: from, log: log, swept: make(chan struct{}), err: errUnswept}
 }
 
 // outage is why no call may use the store: after each time of absence a sweep comes first, because it gives back the time
@@ -167,6 +169,7 @@ func (p *pulse) outage() error {
 	return p.err
 }
 
+// run sweeps until ctx ends, or the store is another server's: two would take each other's machines for destroyed.
 func (p *pulse) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -176,7 +179,10 @@ func (p *pulse) run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		p.sweep(ctx)
+		if err := p.sweep(ctx); errors.Is(err, lease.ErrForeign) {
+			return fmt.Errorf("%w; one server uses a store: give this one another, or, when that one is gone for good, start this one with "+
+				"--take-store and its name", err)
+		}
 		timer.Reset(p.pause())
 	}
 }
@@ -188,10 +194,10 @@ func (p *pulse) pause() time.Duration {
 	return sweepEvery
 }
 
-func (p *pulse) sweep(ctx context.Context) {
-	err := p.store.Sweep(ctx)
-	if ctx.Err() != nil {
-		return
+func (p *pulse) sweep(ctx context.Context) error {
+	err := p.beat(ctx)
+	if ctx.Err() != nil || errors.Is(err, lease.ErrForeign) {
+		return err
 	}
 	before := p.outage()
 	switch {
@@ -213,6 +219,18 @@ func (p *pulse) sweep(ctx context.Context) {
 			close(p.swept)
 		}
 	}
+	return err
+}
+
+// beat is one sweep. The store is made this server's before the first: one of another server's tells that nobody was away.
+func (p *pulse) beat(ctx context.Context) error {
+	if !p.ours {
+		if err := p.store.Belong(ctx, p.from); err != nil {
+			return err
+		}
+		p.ours = true
+	}
+	return p.store.Sweep(ctx)
 }
 
 // wait returns true when the store was swept once, false when ctx ended before.
@@ -236,4 +254,13 @@ func serverID(path string) (string, error) {
 		return "", fmt.Errorf("the server's id: %w", err)
 	}
 	return string(id), nil
+}
+
+// place names this server for people.
+func place(state string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "a host without a name"
+	}
+	return fmt.Sprintf("the state directory %s on %s", state, host)
 }

@@ -78,9 +78,9 @@ func TestAServerThatFindsNoStoreAtItsStartSaysSoOnce(t *testing.T) {
 	}
 	defer rdb.Close()
 	logs := &logBuffer{}
-	p := newPulse(lease.New(rdb, lease.Options{}), slog.New(slog.NewTextHandler(logs, nil)))
+	p := newPulse(lease.New(rdb, lease.Options{}), "", slog.New(slog.NewTextHandler(logs, nil)))
 	for range 3 {
-		p.sweep(t.Context())
+		_ = p.sweep(t.Context())
 	}
 	if n := strings.Count(logs.String(), "the store is away"); n != 1 || p.outage() == nil {
 		t.Errorf("that the store is away is logged %d times, want once; outage %v:\n%s", n, p.outage(), logs)

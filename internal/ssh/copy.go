@@ -188,22 +188,28 @@ func uploadFile(s *sftp.Client, local, remote string, perm fs.FileMode) error {
 }
 
 // download decides between a file and a directory; the latter is written within an os.Root.
-// downloadInto copies to a directory of ours, under the name that the guest tells.
+// downloadInto copies to a directory of ours, under the name that our user gave: what the guest says is not trusted, and asked only
+// where that is none, as of its home.
 func downloadInto(s *sftp.Client, remote, local string, info fs.FileInfo) error {
-	full, err := s.RealPath(remote)
-	if err != nil {
-		return fmt.Errorf("find %s on the guest: %w", remote, err)
-	}
-	if info.IsDir() {
-		return downloadTree(s, remote, filepath.Join(local, path.Base(full)), info)
+	name := path.Base(remote)
+	if isNoName(name) {
+		full, err := s.RealPath(remote)
+		if name = path.Base(full); err != nil || isNoName(name) {
+			return errors.Join(fmt.Errorf("%s on the guest has no name of its own: name the file or directory to write", remote), err)
+		}
 	}
 	root, err := os.OpenRoot(local)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	return downloadFile(s, root.OpenFile, remote, path.Base(full), info)
+	if info.IsDir() {
+		return downloadDir(s, root, remote, name, info.Mode().Perm(), 0)
+	}
+	return downloadFile(s, root.OpenFile, remote, name, info)
 }
+
+func isNoName(name string) bool { return name == "." || name == ".." || name == "/" }
 
 func downloadTree(s *sftp.Client, remote, local string, info fs.FileInfo) error {
 	if err := os.MkdirAll(local, 0o700); err != nil {

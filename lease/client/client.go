@@ -48,6 +48,7 @@ type Client struct {
 	base    string
 	options Options
 	http    *http.Client
+	socket  bool // the server is on this host, behind a socket
 }
 
 // New returns a client; it connects to nothing yet.
@@ -58,6 +59,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{base: strings.TrimSuffix(o.Addr, "/"), options: o, http: o.HTTPClient}
 	if path, ok := strings.CutPrefix(o.Addr, "unix:"); ok || strings.HasPrefix(o.Addr, "/") {
+		c.socket = true
 		c.base, c.http = "http://greenroom", &http.Client{Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				var d net.Dialer

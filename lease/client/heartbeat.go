@@ -22,8 +22,8 @@ type Heartbeat struct {
 
 // KeepAlive renews an active lease each third of its ttl until ctx ends, which closes the channel. When the lease is lost, its
 // error is sent first: lease.ErrOver where its time is up, also where no renewal was answered in time. A server that says that its store
-// is away, and a host that says that no server is there, end no lease: nobody else is given a guest meanwhile, and who comes back
-// has a while for that. Silence may be a line that is cut, behind which the guest is lent to somebody else.
+// is away, and the socket of one that is not there, end no lease: nobody else is given a guest meanwhile, and who comes back has a while
+// for that. All else may be a line that is cut, behind which the guest is lent to somebody else.
 func (c *Client) KeepAlive(ctx context.Context, l Lease, h Heartbeat) <-chan error {
 	lost := make(chan error, 1)
 	if h.Renewed == nil {
@@ -78,7 +78,7 @@ func (b *beating) until(ctx context.Context) error {
 			return fmt.Errorf("the lease is lost: %w", err)
 		default:
 			b.Failed(err)
-			if pause = min(b.every/4+time.Millisecond, 5*time.Second); vouched(err) && !b.capped {
+			if pause = min(b.every/4+time.Millisecond, 5*time.Second); b.vouched(err) && !b.capped {
 				b.expires = latest(b.expires, time.Now().Add(b.every))
 			}
 			if !time.Now().Before(b.expires) {
@@ -108,12 +108,13 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// vouched tells that somebody has said that no server can lend guests just now: the server itself, or the host that it is on.
-func vouched(err error) bool {
+// vouched tells that somebody has said that no server can lend guests just now: the server itself, or this host, of the server's own
+// socket. What refuses a connection over a network may be a proxy or a tunnel, behind which the server is well.
+func (b *beating) vouched(err error) bool {
 	if answered, ok := errors.AsType[*Error](err); ok {
 		return answered.Status == http.StatusServiceUnavailable && (answered.Code == "unavailable" || answered.Code == "not_ready")
 	}
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) // of a socket
+	return b.socket && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist))
 }
 
 // once makes one try: the loop above decides on the next.
