@@ -91,16 +91,15 @@ func (s *Store) members(ctx context.Context, set string) ([]string, error) {
 	return names, outage(err)
 }
 
-// Empty tells that no fleet was ever brought into force here: the store is new, or it was lost. Errors: ErrForeign, ErrUnavailable.
+// Empty tells that no fleet was ever brought into force here: the store is new, or it was lost.
 func (s *Store) Empty(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	pipe := s.rdb.Pipeline()
-	adopted, owner := pipe.MGet(ctx, s.global("adopted")), pipe.MGet(ctx, s.global("server")) // one each: they are in two places of a cluster
-	if _, err := pipe.Exec(ctx); err != nil {
-		return false, outage(err)
+	revision, err := s.rdb.Get(ctx, s.global("adopted")).Result()
+	if errors.Is(err, redis.Nil) {
+		err = nil
 	}
-	return text(adopted.Val()[0]) == "", s.ours(text(owner.Val()[0]))
+	return revision == "", outage(err)
 }
 
 // Open marks an empty store, before the guests that exist are put on record in it, so that it is known for the same one afterwards. A
@@ -115,8 +114,8 @@ func (s *Store) Open(ctx context.Context) error {
 }
 
 // Belong makes the store that of [Options].Server, unless it is another's, for good: behind its guests are the machines of that server's
-// Terraform states, which no other has. It is taken from a server that is named. From then on a sweep, and a look whether the store is
-// empty, find out when another has taken it. Errors: ErrForeign, which names the other, ErrUnavailable.
+// Terraform states, which no other has. It is taken from a server that is named. From then on a sweep finds out when another has taken
+// it. Errors: ErrForeign, which names the other, ErrUnavailable.
 func (s *Store) Belong(ctx context.Context, from string) error {
 	if s.options.Server == "" {
 		return nil
