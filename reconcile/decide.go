@@ -97,7 +97,9 @@ type poolView struct {
 	spec     *specs.Pool // nil: the spec has it no more
 	taken    int         // guests on record and decided
 	retiring int         // of them, those whose slot will be free and is promised to nobody
-	away     int         // missing because stale ones are replaced, for all that is known
+	leaving  int         // retiring or decided to because they are stale, in caches that hand out guests
+	missing  int         // on their way or failing because stale ones went, for all that is known
+	proven   bool        // a guest of the digest that new ones are born of has come up
 }
 
 func (p *poolView) room() int {
@@ -107,14 +109,20 @@ func (p *poolView) room() int {
 	return p.spec.Max - p.taken
 }
 
-// pace is how many guests more may be missing because stale ones are replaced, and of how many at once; without end where the
-// spec has the pool no more.
-func (p *poolView) pace() (left, of int) {
+// pace is how many guests may be missing at once because stale ones are replaced; without end where the spec has the pool no
+// more.
+func (p *poolView) pace() int {
 	if p.spec == nil {
-		return math.MaxInt, math.MaxInt
+		return math.MaxInt
 	}
-	return p.spec.Rollout.MaxUnavailable - p.away, p.spec.Rollout.MaxUnavailable
+	return p.spec.Rollout.MaxUnavailable
 }
+
+// beside is how many stale guests more may go where enough others are on the shelf: nothing is missing then.
+func (p *poolView) beside() int { return p.pace() - p.leaving }
+
+// left is how many stale guests more may go before others have come in their place.
+func (p *poolView) left() int { return p.beside() - p.missing }
 
 // cacheView is a cache while the decision is made.
 type cacheView struct {
@@ -128,8 +136,9 @@ type cacheView struct {
 	resting []string       // pools of which one has not, and waits for its next try
 	leaving int            // retiring, and their place is promised to no request
 	making  int            // of the current digest, on their way or decided
-	pending int            // of any digest, for the shelf: on their way or decided
-	failed  int            // that did not come up, and wait for their next try
+	pending int            // of any digest, for the shelf: on their way or decided, and not among the failing
+	failing []*lease.Guest // that have not come up yet although they were tried: they wait for their next try or are at it
+	stale   bool           // some that are shelved or retiring are
 	leases  bool           // some of its guests are with holders, or come back from them
 	added   int            // decided, for the shelf
 	unmet   int            // requests that nothing could be found for
@@ -201,13 +210,16 @@ func (d *decision) count(g *lease.Guest) {
 	p.taken++
 	c.taken++
 	d.shards[g.Shard]++
-	if isUp(g) && !slices.Contains(c.up, g.Pool) {
-		c.up = append(c.up, g.Pool)
+	if isUp(g) {
+		c.comeUp(g.Pool)
+		p.proven = p.proven || g.Digest == d.Digests[g.Pool]
 	}
 	c.leases = c.leases || slices.Contains([]lease.State{lease.Leased, lease.Resetting, lease.Held}, g.State)
 	switch g.State {
 	case lease.Shelved:
-		c.shelf = append(c.shelf, onShelf{g, d.stale(g)})
+		stale := d.stale(g)
+		c.shelf = append(c.shelf, onShelf{g, stale})
+		c.stale = c.stale || stale != ""
 	case lease.Planned, lease.Provisioning, lease.Replacing:
 		if d.Stalled[g.Shard] {
 			return // nobody knows when it will come
@@ -229,13 +241,14 @@ func (d *decision) count(g *lease.Guest) {
 			c.resting = append(c.resting, g.Pool)
 		}
 		if g.Failures > 0 {
-			c.failed++
+			c.failing = append(c.failing, g)
 		}
 	case lease.Retiring:
 		p.retiring++
 		c.leaving++
 		if d.serves(c) && slices.Contains([]string{"outdated", "age", "removed"}, g.Reason) {
-			p.away++
+			p.leaving++
+			c.stale = true
 		}
 	}
 }
@@ -245,10 +258,21 @@ func isUp(g *lease.Guest) bool {
 	return slices.Contains([]lease.State{lease.Shelved, lease.Leased, lease.Resetting, lease.Held}, g.State)
 }
 
+// comeUp books a pool of which a guest has come up.
+func (c *cacheView) comeUp(pool string) {
+	if !slices.Contains(c.up, pool) {
+		c.up = append(c.up, pool)
+	}
+}
+
 // come books a guest on its way to the shelf.
 func (c *cacheView) come(g *lease.Guest, fresh bool) {
 	c.coming[g.Pool]++
-	if g.State != lease.Resetting && !g.Demand { // a lease has taken the one from the shelf, and the other is not made for it
+	switch {
+	case g.State == lease.Resetting || g.Demand: // a lease has taken the one from the shelf, and the other is not made for it
+	case g.Failures > 0:
+		c.failing = append(c.failing, g)
+	default:
 		c.pending++
 	}
 	if fresh {
@@ -352,7 +376,7 @@ func (d *decision) replaceBroken(c *cacheView, pools []string, demand bool) bool
 	for i, g := range c.broken {
 		if slices.Contains(pools, g.Pool) && d.makes(g.Pool) && d.Digests[g.Pool] == g.Digest && !d.Busy[g.Shard] && d.due(g) {
 			c.broken = slices.Delete(c.broken, i, i+1)
-			c.promise(demand)
+			c.promise(demand || g.Failures > 0) // it is among the failing already
 			d.do(Action{Verb: Replace, Pool: g.Pool, Cache: c.name, Shard: g.Shard, Guest: *g, Demand: demand, Reason: g.Reason})
 			return true
 		}
@@ -566,23 +590,41 @@ func (d *decision) retireBroken(c *cacheView) {
 	}
 }
 
-// countMissing books what a cache lacks until those that are pending have come up: a rollout may be why, and the paces of its
-// pools are for all of their caches together. Where there is room the new come before the old go, and leases or failures are
-// why: a busy or a broken cache must not stop the others for ever.
+// countMissing books what a cache lacks until those that are pending or failing have come up: a rollout may be why, and the pace
+// of a pool is for all of its caches together. What is pending may have come in the place of a guest of any pool of the cache;
+// what fails may do so for days, and counts for its own pool only. Where there is room the new come before the old go, and
+// leases or failures are why: a busy or a broken cache must not stop the others for ever.
 func (d *decision) countMissing(c *cacheView) {
 	if !d.serves(c) {
 		return
 	}
-	pending := c.pending + c.failed
-	if c.room() > 0 && slices.ContainsFunc(c.spec.Pools, func(p string) bool { return d.pool(p).room() > 0 }) {
-		if pending = c.pending; c.leases {
-			return
+	failing := map[string]int{}
+	if !d.hasRoom(c) {
+		failing = d.rolledOut(c)
+	} else if c.leases {
+		return
+	}
+	lack := max(0, c.spec.Warm-len(c.shelf))
+	for _, name := range c.spec.Pools {
+		d.pool(name).missing += min(lack, c.pending+failing[name])
+	}
+}
+
+// hasRoom tells that a cache and one of its pools have room for one guest more.
+func (d *decision) hasRoom(c *cacheView) bool {
+	return c.room() > 0 && slices.ContainsFunc(c.spec.Pools, func(p string) bool { return d.pool(p).room() > 0 })
+}
+
+// rolledOut counts by pool the failing guests that may have come in the place of stale ones: their cache has others of these, or
+// nothing of their digest has come up anywhere yet. Else the cache is broken, and no rollout is why.
+func (d *decision) rolledOut(c *cacheView) map[string]int {
+	n := map[string]int{}
+	for _, g := range c.failing {
+		if c.stale || g.Digest == d.Digests[g.Pool] && !d.pool(g.Pool).proven {
+			n[g.Pool]++
 		}
 	}
-	missing := max(0, min(c.spec.Warm-len(c.shelf), pending))
-	for _, name := range c.spec.Pools {
-		d.pool(name).away += missing
-	}
+	return n
 }
 
 // inTurn orders the caches for a rollout: that with the oldest stale guest comes first, so that none waits for ever while those
@@ -610,17 +652,24 @@ func (d *decision) rollOut(c *cacheView) {
 	}
 	for len(c.shelf) > floor {
 		i := lastIndex(c.shelf, func(g onShelf) bool {
-			left, _ := d.pool(g.Pool).pace()
-			return g.stale != "" && !d.Paused[g.Pool] && (left > 0 || !serves)
+			return g.stale != "" && !d.Paused[g.Pool] && (!serves || d.mayGo(c, g.Pool))
 		})
 		if i < 0 {
 			return
 		}
 		if serves {
-			d.pool(c.shelf[i].Pool).away++
+			d.pool(c.shelf[i].Pool).leaving++
 		}
 		d.retire(c, i, c.shelf[i].stale)
 	}
+}
+
+// mayGo tells that the pace of a pool lets one more stale guest of a cache go.
+func (d *decision) mayGo(c *cacheView, pool string) bool {
+	if len(c.shelf) > c.spec.Warm {
+		return d.pool(pool).beside() > 0
+	}
+	return d.pool(pool).left() > 0
 }
 
 // surge makes new guests beside the stale ones, and returns how many of the shelf must stay for now.
@@ -639,18 +688,25 @@ func (d *decision) surge(c *cacheView) (floor int) {
 	return max(warm-pace, min(1, warm-1))
 }
 
-// going counts the guests of a shelf that are not stale, and those that their pools' paces let go now; pace is the widest of these.
+// going counts the guests of a shelf that are not stale, and those that their pools' paces let go once new ones are there, whatever
+// other caches lack; pace is the widest of those that may go before.
 func (d *decision) going(c *cacheView) (fresh, going, pace int) {
 	of := map[string]int{}
 	for _, g := range c.shelf {
-		left, widest := d.pool(g.Pool).pace()
+		p := d.pool(g.Pool)
+		most := p.pace()
+		if len(c.shelf) > c.spec.Warm {
+			most = p.beside() // what is there beyond warm goes first
+		}
 		switch {
 		case g.stale == "":
 			fresh++
-		case of[g.Pool] < left && !d.Paused[g.Pool]:
+		case of[g.Pool] < most && !d.Paused[g.Pool]:
 			of[g.Pool]++
 			going++
-			pace = max(pace, widest)
+			if p.left() > 0 {
+				pace = max(pace, p.pace())
+			}
 		}
 	}
 	return fresh, going, pace

@@ -196,6 +196,21 @@ func verbs(actions []Action) map[string]int {
 	return out
 }
 
+// ageing is a fleet in which ci has no room, and web replaces what is older than an hour.
+func ageing(maximum int) *specs.Fleet {
+	web := testCache("web", 2, maximum, maximum, "a")
+	web.Reuse.Age = time.Hour
+	return fleetOf([]*specs.Pool{testPool("a", 8, 0)}, testCache("ci", 2, 2, 2, "a"), web)
+}
+
+// breakCI puts one guest of ci on its shelf while another does not come up, and lets those of web grow old.
+func (w *world) breakCI(state lease.State) {
+	w.fill("a", "web", 2)
+	w.Now = w.Now.Add(2 * time.Hour)
+	w.fill("a", "ci", 1)
+	w.put("a", "ci", state).Failures = 3
+}
+
 func TestDecide(t *testing.T) {
 	one := func() *specs.Fleet { return fleetOf([]*specs.Pool{testPool("a", 8, 0)}, testCache("ci", 2, 4, 6, "a")) }
 	for _, c := range []struct {
@@ -334,6 +349,71 @@ func TestDecide(t *testing.T) {
 				w.put("a", "ci", lease.Tainted).Failures = 3
 			},
 			map[string]int{"retire outdated": 1},
+		},
+		{
+			"makes the new beside the old while another cache that is full is broken",
+			ageing(4), func(w *world) { w.breakCI(lease.Tainted) },
+			map[string]int{"provision warm": 1},
+		},
+		{
+			"goes on in a full cache while another that is full is broken",
+			ageing(2), func(w *world) { w.breakCI(lease.Tainted) },
+			map[string]int{"retire age": 1},
+		},
+		{
+			"goes on in a full cache while one of another that is full is tried again",
+			ageing(2), func(w *world) { w.breakCI(lease.Preparing) },
+			map[string]int{"retire age": 1},
+		},
+		{
+			"makes the new beside the old while what came in the place of an old guest elsewhere does not come up",
+			fleetOf([]*specs.Pool{testPool("a", 9, 0)}, testCache("ci", 2, 2, 2, "a"), testCache("web", 2, 4, 4, "a")), func(w *world) {
+				w.fill("a", "ci", 1)
+				w.fill("a", "web", 2)
+				w.Digests["a"] = "digest-2"
+				w.put("a", "ci", lease.Tainted).Failures = 3
+			},
+			map[string]int{"provision warm": 1},
+		},
+		{
+			"takes an old guest away beyond warm while what came in the place of one elsewhere does not come up",
+			fleetOf([]*specs.Pool{testPool("a", 5, 0)}, testCache("ci", 2, 2, 2, "a"), testCache("web", 2, 3, 3, "a")), func(w *world) {
+				w.fill("a", "ci", 1)
+				w.fill("a", "web", 2)
+				w.Digests["a"] = "digest-2"
+				w.fill("a", "web", 1)
+				w.put("a", "ci", lease.Tainted).Failures = 3
+			},
+			map[string]int{"retire outdated": 1},
+		},
+		{
+			"waits with the next cache while nothing of a new digest has come up, though none of the old is left in the first",
+			fleetOf([]*specs.Pool{testPool("a", 2, 0)}, testCache("ci", 1, 1, 1, "a"), testCache("web", 1, 1, 1, "a")), func(w *world) {
+				w.fill("a", "web", 1)
+				w.Digests["a"] = "digest-2"
+				w.put("a", "ci", lease.Tainted).Failures = 3
+			},
+			map[string]int{},
+		},
+		{
+			"goes on in a full cache of another pool while what came from the first does not come up",
+			fleetOf([]*specs.Pool{testPool("a", 2, 0), testPool("b", 2, 0)}, testCache("ci", 2, 2, 2, "a", "b"), testCache("web", 2, 2, 2, "b")), func(w *world) {
+				w.fill("a", "ci", 1)
+				w.fill("b", "web", 2)
+				w.Digests["a"], w.Digests["b"] = "digest-2", "digest-2"
+				w.put("a", "ci", lease.Tainted).Failures = 3
+			},
+			map[string]int{"retire outdated": 1},
+		},
+		{
+			"waits with a pool while a guest of another comes in the place of one of its own",
+			fleetOf([]*specs.Pool{testPool("a", 4, 0), testPool("b", 4, 0)}, testCache("ci", 2, 2, 2, "a", "b"), testCache("web", 2, 2, 2, "b")), func(w *world) {
+				w.fill("b", "ci", 1)
+				w.fill("b", "web", 2)
+				w.Digests["b"] = "digest-2"
+				w.put("a", "ci", lease.Booting)
+			},
+			map[string]int{},
 		},
 		{"never touches a leased guest of an old digest", fleetOf([]*specs.Pool{testPool("a", 2, 0)}, testCache("ci", 0, 2, 2, "a")), func(w *world) {
 			w.put("a", "ci", lease.Leased)
