@@ -792,7 +792,7 @@ func TestWhoAsksForManyPlansDelaysNobodyElse(t *testing.T) {
 		for n := range maxAsked + 3 {
 			refs[fmt.Sprint("r", n)] = fmt.Sprint("head", n)
 		}
-		k.house.set(func() { k.house.refs, k.house.took = refs, 10 * time.Second })
+		k.house.set(func() { k.house.refs, k.house.took = refs, 10*time.Second })
 		for n := range maxAsked {
 			k.request(t, aUser, PlanRequest{Ref: fmt.Sprint("r", n)})
 		}
