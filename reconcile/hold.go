@@ -134,7 +134,7 @@ func (l *Loop) setApprovals(next []plan.Approval) error {
 	if l.o.ApprovalsFile != "" {
 		body, err := json.Marshal(next)
 		if err == nil {
-			err = replaceFile(l.o.ApprovalsFile, body)
+			err = atomicfile.Write(l.o.ApprovalsFile, body)
 		}
 		if err != nil {
 			return fmt.Errorf("keeping the approvals: %w", err)
@@ -143,9 +143,6 @@ func (l *Loop) setApprovals(next []plan.Approval) error {
 	l.approvals = next
 	return nil
 }
-
-// replaceFile returns when the disk has the file: what was used up must not come back after a power cut.
-func replaceFile(name string, body []byte) error { return atomicfile.Write(name, body) }
 
 func (l *Loop) restoreApprovals() error {
 	if l.o.ApprovalsFile == "" {

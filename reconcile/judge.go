@@ -207,7 +207,7 @@ func (l *Loop) waitingPool(name string, shards []*shardState, s Snapshot, brake 
 func (l *Loop) openBreaker(name string, shards []*shardState, now time.Time) *pause {
 	var modules []string
 	if r, ok := l.recipes[name]; ok {
-		modules = append(modules, r.module)
+		modules = append(modules, r.Source)
 	}
 	for _, sh := range shards {
 		modules = append(modules, sh.module())

@@ -88,7 +88,7 @@ func (m *metrics) read() (out []prometheus.Metric) {
 		}
 	}
 	for _, p := range l.fleet.Pools {
-		b := l.breakers[l.recipes[p.Name].module]
+		b := l.breakers[l.recipes[p.Name].Source]
 		send(m.breaker, float64(truth(b != nil && b.until.After(l.o.Now()))), p.Name)
 	}
 	return out

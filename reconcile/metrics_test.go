@@ -41,7 +41,7 @@ func measured(pools ...string) (*Loop, *prometheus.Registry) {
 	l.fleet = &specs.Fleet{Revision: "r1"}
 	for _, name := range pools {
 		l.fleet.Pools = append(l.fleet.Pools, &specs.Pool{Name: name})
-		l.recipes[name] = recipe{module: "module-of-" + name}
+		l.recipes[name] = recipe{Source: "module-of-" + name}
 		l.pool(name)
 	}
 	return l, registry

@@ -43,7 +43,7 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation, machine(o))
 	case g.State == lease.Replacing && whole && applied == g.Incarnation+1:
 		_, err = l.o.Store.Publish(ctx, g, run, g.Incarnation+1, machine(o))
-	case !certain || out.Torn && g.State != lease.Retiring && !l.tired(g.Shard): // nobody knows: the claim stays, and the next run finds out
+	case !certain || out.Torn && g.State != lease.Retiring && !l.tired(g): // nobody knows: the claim stays, and the next run finds out
 	case g.State == lease.Provisioning && exists && unfinished(g.Name, out): // or goes on
 	case g.State == lease.Retiring && !exists:
 		err = l.o.Store.Remove(ctx, g, run, g.Reason)
@@ -61,15 +61,15 @@ func (l *Loop) publishGuest(ctx context.Context, g lease.Guest, run string, out 
 // that always hangs must not keep their slots for ever.
 const maxTorn = 3
 
-// tired tells that what a shard's runs were making when they were killed is given up, and says so: nobody may know of a machine.
-func (l *Loop) tired(shard string) bool {
+// tired tells that what the runs of a guest's shard were making when they were killed is given up, and says so: nobody may know of a machine.
+func (l *Loop) tired(g lease.Guest) bool {
 	l.mu.Lock()
-	failures := l.shardLocked(shard, poolOfShard(shard)).failures
+	failures := l.shardLocked(g.Shard, g.Pool).failures
 	l.mu.Unlock()
 	if failures < maxTorn {
 		return false
 	}
-	l.o.Log.Error("runs of a shard were killed again and again while they applied; a machine that no state knows may be left", "shard", shard)
+	l.o.Log.Error("runs of a shard were killed again and again while they applied; a machine that no state knows may be left", "shard", g.Shard)
 	return true
 }
 

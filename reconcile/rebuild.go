@@ -77,9 +77,8 @@ func (l *Loop) stallBroken(err error) error {
 	for shard, why := range broken {
 		l.o.Log.Error("a shard cannot be read and is left alone", "shard", shard, "err", why)
 		fault := &terraform.Fault{Kind: terraform.FaultState, Message: why.Error(), Hint: "restore the file, and start the server again"}
-		sh := l.shard(shard, poolOfShard(shard))
 		l.mu.Lock()
-		sh.stalled = fault
+		l.shardLocked(shard, poolOfShard(shard)).stalled = fault
 		l.mu.Unlock()
 	}
 	if ok {

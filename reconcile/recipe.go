@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"greenroom/internal/atomicfile"
 	"greenroom/modules"
 	"greenroom/reconcile/condition"
 	"greenroom/reconcile/terraform"
@@ -30,14 +31,13 @@ type recipe struct {
 	UserData  string          `json:"user_data,omitempty"`
 
 	digest string
-	module string // Source, for the breaker
 	job    terraform.Module
 }
 
 // newRecipe reads what the pool's guests are born of. The digest covers the module's tree, the variables and the bootstrap;
 // labels, sizes, probes and credentials are not in it.
 func newRecipe(p *specs.Pool) (recipe, error) {
-	r := recipe{Pool: p.Name, Source: p.Module, Variables: p.Variables, UserData: p.UserData, module: p.Module}
+	r := recipe{Pool: p.Name, Source: p.Module, Variables: p.Variables, UserData: p.UserData}
 	tree, local, err := moduleTree(p)
 	if err != nil {
 		return r, err
@@ -222,7 +222,7 @@ func (l *Loop) keep(fleet *specs.Fleet, since time.Time) error {
 	if err := gob.NewEncoder(&body).Encode(fleet); err != nil {
 		return err
 	}
-	if err := replaceFile(l.o.FleetFile, body.Bytes()); err != nil {
+	if err := atomicfile.Write(l.o.FleetFile, body.Bytes()); err != nil {
 		return err
 	}
 	return os.Chtimes(l.o.FleetFile, since, since)

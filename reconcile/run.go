@@ -69,8 +69,10 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	run := strings.ToLower(rand.Text()[:12])
 	sh := l.shard(shard, pool)
 	l.mu.Lock()
-	free := l.mayRun(sh)
-	sh.placeless = !free && !drift && sh.run == "" && !l.hasPlace(sh)
+	idle := sh.run == ""
+	place := idle && l.hasPlace(sh)
+	free := place && l.mayRun(sh)
+	sh.placeless = idle && !place && !drift
 	if free {
 		sh.run, sh.began = run, l.o.Now()
 	}
@@ -80,11 +82,11 @@ func (l *Loop) startRun(ctx context.Context, shard, pool string, drift bool) {
 	}
 }
 
-// mayRun tells that a run of the shard may begin. It needs l.mu.
+// mayRun tells that a run of the shard may begin, where there is a place for it. It needs l.mu.
 func (l *Loop) mayRun(sh *shardState) bool {
 	now := l.o.Now()
 	return sh.run == "" && !sh.going && sh.stalled == nil && !sh.until.After(now) && l.pool(sh.pool).paused == nil &&
-		!l.breaker(sh.module()).until.After(now) && l.hasPlace(sh)
+		!l.breaker(sh.module()).until.After(now)
 }
 
 // run is one run of one shard, from its claims to its published outcome.

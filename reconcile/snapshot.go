@@ -69,7 +69,7 @@ func (l *Loop) snapshot() Snapshot {
 	}
 	for name, r := range l.recipes {
 		s.Digests[name] = r.digest
-		s.Backoff[name] = l.pool(name).until.After(s.Now) || l.breaker(r.module).until.After(s.Now)
+		s.Backoff[name] = l.pool(name).until.After(s.Now) || l.breaker(r.Source).until.After(s.Now)
 	}
 	for id, sh := range l.shards {
 		s.Busy[id] = sh.run != "" || sh.going || sh.stalled != nil || sh.until.After(s.Now)

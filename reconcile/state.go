@@ -92,7 +92,7 @@ func (l *Loop) shardLocked(id, pool string) *shardState {
 func (l *Loop) forgive(pool string) {
 	l.pool(pool).pause = pause{}
 	if r, ok := l.recipes[pool]; ok {
-		*l.breaker(r.module) = pause{}
+		*l.breaker(r.Source) = pause{}
 	}
 	for _, sh := range l.shards {
 		if sh.pool == pool {
@@ -364,28 +364,22 @@ func (l *Loop) removeEmpty(ctx context.Context, guests []lease.Guest) {
 	now := l.o.Now()
 	for id, sh := range l.shards {
 		if !used[id] && sh.run == "" && sh.stalled == nil && !sh.until.After(now) && !sh.kept && !sh.going {
+			sh.going = true
 			empty = append(empty, id)
 		}
 	}
 	l.mu.Unlock()
-	if !l.terraform().Remote() {
+	remove := func() {
 		for _, id := range empty {
 			l.remove(ctx, id)
 		}
-		return
 	}
-	l.mu.Lock()
-	for _, id := range empty {
-		l.shards[id].going = true
-	}
-	l.mu.Unlock()
-	if len(empty) > 0 {
-		l.runs.Go(func() { // states that are elsewhere may take their time: they must not hold up this pass
-			for _, id := range empty {
-				l.remove(ctx, id)
-			}
-			l.nudge()
-		})
+	switch {
+	case len(empty) == 0:
+	case l.terraform().Remote():
+		l.runs.Go(func() { remove(); l.nudge() }) // states that are elsewhere may take their time: they must not hold up this pass
+	default:
+		remove()
 	}
 }
 
@@ -432,7 +426,7 @@ func (l *Loop) hasPlace(sh *shardState) bool {
 		return n < l.o.Runs
 	}
 	for _, r := range l.recipes {
-		if !busy[r.module] {
+		if !busy[r.Source] {
 			return false
 		}
 	}

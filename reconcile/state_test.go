@@ -8,7 +8,7 @@ import (
 // moved is a loop whose pool went from module old to new, with a shard of each, and one of a pool that has left the specs.
 func moved() (l *Loop, old, moved, left *shardState) {
 	l = New(Options{Runs: 2})
-	l.recipes["a"] = recipe{Source: "new", module: "new"}
+	l.recipes["a"] = recipe{Source: "new"}
 	shard := func(id, pool, module string) *shardState {
 		l.remember(id, shardMeta{Recipe: recipe{Pool: pool, Source: module}})
 		return l.shards[id]

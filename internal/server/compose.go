@@ -85,14 +85,13 @@ func (s *Server) open(o Options) error {
 		return err
 	}
 	s.closers = append(s.closers, closer)
-	state, err := filepath.Abs(o.StateDir)
-	if err != nil {
+	if o.StateDir, err = filepath.Abs(o.StateDir); err != nil {
 		return err
 	}
-	if s.id, err = serverID(filepath.Join(state, "server.id")); err != nil {
+	if s.id, err = serverID(filepath.Join(o.StateDir, "server.id")); err != nil {
 		return err
 	}
-	s.parts = Parts{Store: lease.New(rdb, lease.Options{Server: s.id, Place: place(state), Notify: changes.tell}), Changes: changes, Log: o.Log, Level: o.LogLevel, Now: time.Now, Closing: s.closing}
+	s.parts = Parts{Store: lease.New(rdb, lease.Options{Server: s.id, Place: place(o.StateDir), Notify: changes.tell}), Changes: changes, Log: o.Log, Level: o.LogLevel, Now: time.Now, Closing: s.closing}
 	s.parts.Feed = newFeed(s.parts.Store, o.Log, time.Now, s.closing)
 	changes.Subscribe(s.parts.Feed.Notify)
 	if err := s.keys(o.StateDir); err != nil {

@@ -51,12 +51,8 @@ func (s *Server) house(o Options) error {
 
 // gitops brings in where the specs come from, the plans of their revisions, and the webhooks that make the source look.
 func (s *Server) gitops(o Options, loop *reconcile.Loop) error {
-	state, err := filepath.Abs(o.StateDir)
-	if err != nil {
-		return err
-	}
 	from := o.Source
-	from.Source, from.StateDir, from.Self, from.InForce, from.Log = o.Specs, state, o.Self, loop.LastInForce, o.Log
+	from.Source, from.StateDir, from.Self, from.InForce, from.Log = o.Specs, o.StateDir, o.Self, loop.LastInForce, o.Log
 	source, err := gitops.Open(from)
 	if err != nil {
 		return err
@@ -66,7 +62,7 @@ func (s *Server) gitops(o Options, loop *reconcile.Loop) error {
 		return err
 	}
 	s.plans, err = gitops.NewPlans(gitops.PlansOptions{
-		Dir: filepath.Join(state, "plans"), Loop: loop, Source: source, Absolute: s.absoluteModules, Log: o.Log,
+		Dir: filepath.Join(o.StateDir, "plans"), Loop: loop, Source: source, Absolute: s.absoluteModules, Log: o.Log,
 	})
 	if err != nil {
 		return err
@@ -97,10 +93,6 @@ func (s *Server) absoluteModules() (dirs []string) {
 }
 
 func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile.Loop, error) {
-	state, err := filepath.Abs(o.StateDir)
-	if err != nil {
-		return nil, err
-	}
 	moved := func() {
 		s.parts.Feed.InForce(s.parts.Store.Fleet().Revision)
 		if s.plans != nil { // there are none where no specs are followed: the fleet is that of the last time
@@ -109,15 +101,15 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 	}
 	var loop *reconcile.Loop
 	driving := o.Terraform
-	driving.StateDir, driving.Self, driving.Log = state, o.Self, o.Log
+	driving.StateDir, driving.Self, driving.Log = o.StateDir, o.Self, o.Log
 	driving.OnStep = func(pool string, step terraform.Step) { loop.Observe(pool, step) }
 	if err := driving.Check(); err != nil {
 		return nil, err
 	}
 	loop = reconcile.New(reconcile.Options{
-		Store: s.parts.Store, Writer: s.id, Source: o.Specs, Runs: driving.Concurrency, FleetFile: filepath.Join(state, "fleet"),
+		Store: s.parts.Store, Writer: s.id, Source: o.Specs, Runs: driving.Concurrency, FleetFile: filepath.Join(o.StateDir, "fleet"),
 		AuthorizedKeys: []string{key, ssh.AuthorityLine(s.parts.Authority.Key)},
-		ApprovalsFile:  filepath.Join(state, "approvals"),
+		ApprovalsFile:  filepath.Join(o.StateDir, "approvals"),
 		Held:           func(r reconcile.Revision, pv *reconcile.Preview) string { return s.plans.Hold(r, pv) },
 		Adopted:        moved,
 		Vanished:       dog.Vanished, Brakes: dog.Brakes, Registry: s.parts.Registry, Log: o.Log,
@@ -126,7 +118,7 @@ func (s *Server) loop(o Options, dog *watchdog.Watchdog, key string) (*reconcile
 		},
 	})
 	if err := loop.Restore(); err != nil {
-		return nil, fmt.Errorf("%w; remove %s to start without it", err, filepath.Join(state, "fleet"))
+		return nil, fmt.Errorf("%w; remove %s to start without it", err, filepath.Join(o.StateDir, "fleet"))
 	}
 	return loop, nil
 }

@@ -12,7 +12,7 @@ import (
 // pages mounts what is for people, and returns it. The pages call api as whoever looks at them.
 func (a *api) pages(on func(method, path string, h http.Handler), api http.Handler) *web.Site {
 	site := web.New(web.Options{
-		API: api, Store: a.Store, Plans: a.Plans, Lookup: a.Tokens.Lookup, Log: a.Log, Now: a.Now,
+		API: api, Store: a.Store, Plans: a.Plans != nil, Lookup: a.Tokens.Lookup, Log: a.Log, Now: a.Now,
 		Follow: func(ctx context.Context) (<-chan client.Event, error) {
 			// They are told only that there is something to look at, and look by the rights of their visitors.
 			return a.Feed.Subscribe(ctx, lease.Caller{Name: "pages", Role: lease.System})

@@ -187,7 +187,6 @@ func uploadFile(s *sftp.Client, local, remote string, perm fs.FileMode) error {
 	return unwritten(remote, cmp.Or(err, out.Chmod(perm), out.Close()))
 }
 
-// download decides between a file and a directory; the latter is written within an os.Root.
 // downloadInto copies to a directory of ours, under the name that our user gave: what the guest says is not trusted, and asked only
 // where that is none, as of its home.
 func downloadInto(s *sftp.Client, remote, local string, info fs.FileInfo) error {
@@ -211,6 +210,7 @@ func downloadInto(s *sftp.Client, remote, local string, info fs.FileInfo) error 
 
 func isNoName(name string) bool { return name == "." || name == ".." || name == "/" }
 
+// downloadTree writes a directory within an os.Root.
 func downloadTree(s *sftp.Client, remote, local string, info fs.FileInfo) error {
 	if err := os.MkdirAll(local, 0o700); err != nil {
 		return err

@@ -32,7 +32,7 @@ type store interface {
 type Options struct {
 	API    http.Handler // of the paths below /v1: the pages call it with the token of whoever looks
 	Store  store
-	Plans  any                                      // nil: no specs are followed, so that there are no plans to lead to
+	Plans  bool                                     // there may be some to lead to: specs are followed
 	Lookup func(secret string) (lease.Caller, bool) // whose token it is, compared in constant time
 	Log    *slog.Logger                             // default: slog.Default()
 	Now    func() time.Time                         // default: time.Now
@@ -100,7 +100,7 @@ func parse(clock func() time.Time) map[string]*template.Template {
 
 // render writes a page, or nothing of it.
 func (s *Site) render(w http.ResponseWriter, status int, name string, p page) {
-	p.Plans = s.o.Plans != nil
+	p.Plans = s.o.Plans
 	var body bytes.Buffer
 	if err := s.templates[name].ExecuteTemplate(&body, "layout.html", p); err != nil {
 		s.o.Log.Error("the page "+name+" could not be rendered", "err", err)

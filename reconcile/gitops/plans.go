@@ -592,12 +592,7 @@ func (p *Plans) waiting() []*kept {
 			list = append(list, k)
 		}
 	}
-	slices.SortFunc(list, func(a, b *kept) int {
-		if a.made != b.made {
-			return map[bool]int{true: 1, false: -1}[a.made]
-		}
-		return cmp.Or(a.at.Compare(b.at), a.number-b.number)
-	})
+	slices.SortFunc(list, func(a, b *kept) int { return cmp.Or(a.at.Compare(b.at), a.number-b.number) })
 	rank, served := map[*kept]int{}, map[lease.Caller]int{}
 	for _, k := range p.plans {
 		if k.cancel != nil {

@@ -431,14 +431,14 @@ func (r *run) blame(s *stream, planned []Change, names []string) {
 // afterFailure saves what can be saved of a failed apply: the state, and the outputs of the guests
 // that did come out right. Terraform leaves all outputs as they were when any instance failed.
 func (r *run) afterFailure(ctx context.Context, s *stream, err error, names []string) error {
-	fault := r.commandFault(FaultApply, s, err)
-	if r.out.Torn && causeOf(err) == nil {
-		fault = &Fault{Kind: FaultLost, Message: "terraform was killed while it applied: " + r.said(err), Hint: "what it was making may exist: plan again"}
-	}
-	if r.out.Torn { // its lock may be left
-		fault = errors.Join(fault, r.dir.markOrphan(r.in, time.Now().UTC()))
-	}
-	if r.out.Torn || causeOf(err) != nil {
+	fault, ordered := r.commandFault(FaultApply, s, err), causeOf(err) != nil
+	switch {
+	case r.out.Torn:
+		if !ordered {
+			fault = &Fault{Kind: FaultLost, Message: "terraform was killed while it applied: " + r.said(err), Hint: "what it was making may exist: plan again"}
+		}
+		return errors.Join(fault, r.dir.markOrphan(r.in, time.Now().UTC())) // its lock may be left
+	case ordered:
 		return fault
 	}
 	if push := r.pushErrored(ctx); push != nil {
