@@ -142,21 +142,21 @@ func (s *store) use() (*filesystem.Storage, error) {
 	if origin := cfg.Remotes[remoteName]; origin == nil || !slices.Equal(origin.URLs, []string{s.url}) {
 		return nil, fmt.Errorf("%w: it is of another repository, or was never finished", errDamaged)
 	}
+	followed, err := os.ReadFile(s.followed()) // before the indexes, which may know more by then, but never less
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
 	if err := storage.HasEncodedObject(plumbing.ZeroHash); !errors.Is(err, plumbing.ErrObjectNotFound) { // reads all indexes
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	return storage, s.recall(storage)
+	if followed == nil {
+		return storage, nil
+	}
+	return storage, s.recall(storage, followed)
 }
 
 // recall makes the commit that was fetched last known to the repository, so that only what is new is fetched.
-func (s *store) recall(storage *filesystem.Storage) error {
-	text, err := os.ReadFile(s.followed())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
-	}
+func (s *store) recall(storage *filesystem.Storage, text []byte) error {
 	commit, err := (&objects{Storage: storage}).peel(plumbing.NewHash(strings.TrimSpace(string(text))), "")
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDamaged, err)
