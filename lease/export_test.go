@@ -4,3 +4,14 @@ package lease
 func DrawStep(g Guest, to string) Step {
 	return Step{Guest: g, From: []State{Shelved}, To: Preparing, claim: &to}
 }
+
+// MirrorFrom has so many turns that come together make a mirror. It comes first.
+func (s *Store) MirrorFrom(turns int) { s.turns = turns }
+
+// Turned is how many batches the mirror of a cache has decided; 0: there is none.
+func (s *Store) Turned(cache string) int {
+	if m := s.queues.mirror(cache); m != nil {
+		return m.number
+	}
+	return 0
+}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
 
@@ -19,6 +20,8 @@ type machine struct {
 	queue  []string          // request ids of cache ci, in order
 	ended  []string
 	grants int
+
+	seen, turned int // batches that the mirror has decided, at the last look and in all
 }
 
 func TestNoInterleavingBreaksThePromises(t *testing.T) {
@@ -34,6 +37,31 @@ func TestNoInterleavingBreaksThePromises(t *testing.T) {
 				"release twice": m.releaseEnded, "claim": m.claim, "taint": m.taint, "cancel": m.cancel, "expire": m.expire, "draw": m.draw,
 			})
 		})
+	})
+}
+
+// As above, with guests on the shelf whose leases come and go, which the server decides by its mirror, and all that makes that void.
+func TestTurnsBreakNoPromise(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		turns := 0
+		rapid.Check(t, func(rt *rapid.T) {
+			spec := ci()
+			spec.Reuse.Uses = rapid.SampledFrom([]int{0, 0, 3}).Draw(rt, "uses")
+			spec.Size = rapid.IntRange(2, 6).Draw(rt, "size")
+			m := &machine{bench: open(t, rdb, spec), active: map[string]string{}}
+			m.MirrorFrom(1)
+			m.shelf("ci", rapid.IntRange(1, 6).Draw(rt, "guests"))
+			take, give := m.acquireOne, m.giveBack
+			rt.Repeat(map[string]func(*rapid.T){
+				"": m.check, "acquire": take, "acquire 2": take, "acquire 3": take, "release": give, "release 2": give, "release 3": give,
+				"renew": m.renew, "discard": m.release, "release twice": m.releaseEnded, "taint": m.taint, "cancel": m.cancel, "expire": m.expire,
+				"disable": m.disable, "advance": m.advance,
+			})
+			turns += m.turned
+		})
+		if turns < 200 {
+			t.Errorf("only %d turns were decided by a mirror", turns)
+		}
 	})
 }
 
@@ -110,6 +138,9 @@ func (m *machine) acquireOne(t *rapid.T) {
 		if len(m.queue) > 0 {
 			t.Fatalf("granted past %d that wait", len(m.queue))
 		}
+		if diff := cmp.Diff(m.look(l.ID), l); diff != "" {
+			t.Fatalf("the answer is not what is on record (-want +got):\n%s", diff)
+		}
 		m.active[l.ID] = l.Guest
 		m.grants++
 	default:
@@ -130,11 +161,40 @@ func (m *machine) anyActive(t *rapid.T) string {
 }
 
 func (m *machine) release(t *rapid.T) {
+	m.end(t, lease.Release{Discard: rapid.Bool().Draw(t, "discard")})
+}
+
+func (m *machine) giveBack(t *rapid.T) { m.end(t, lease.Release{Outcome: "pass"}) }
+
+func (m *machine) end(t *rapid.T, how lease.Release) {
 	id := m.anyActive(t)
-	_, err := m.Release(m.t.Context(), alice, id, lease.Release{Discard: rapid.Bool().Draw(t, "discard")})
+	before := m.look(id)
+	l, err := m.Release(m.t.Context(), alice, id, how)
 	m.must(err)
+	if diff := cmp.Diff(m.look(id), l); diff != "" || !l.Deadline.Equal(before.Deadline) {
+		t.Fatalf("the answer is not what is on record (-want +got):\n%s", diff)
+	}
 	delete(m.active, id)
 	m.ended = append(m.ended, id)
+	m.granted(t)
+}
+
+func (m *machine) renew(t *rapid.T) {
+	id := m.anyActive(t)
+	l, err := m.Renew(m.t.Context(), alice, id)
+	m.must(err)
+	if l.Guest != m.active[id] {
+		t.Fatalf("lease %s is on %s, model %s", id, l.Guest, m.active[id])
+	}
+}
+
+// disable has nobody served for one request.
+func (m *machine) disable(t *rapid.T) {
+	m.must(m.Toggle(m.t.Context(), admin, "ci", lease.Override{By: "root"}))
+	if _, err := m.Acquire(m.t.Context(), alice, lease.Request{Cache: "ci"}); !errors.Is(err, lease.ErrNoneReady) {
+		t.Fatalf("a disabled cache answered %v", err)
+	}
+	m.must(m.Untoggle(m.t.Context(), admin, "ci"))
 	m.granted(t)
 }
 
@@ -209,6 +269,10 @@ func (m *machine) draw(t *rapid.T) {
 
 // check compares the whole store with the model.
 func (m *machine) check(t *rapid.T) {
+	if n := m.Turned("ci"); n != m.seen {
+		m.turned += max(0, n-m.seen)
+		m.seen = n
+	}
 	holders, all := map[string]string{}, m.guests()
 	counts := map[string]int{}
 	for _, g := range all {

@@ -104,11 +104,11 @@ func TestALeaseIsForgottenWithItsKey(t *testing.T) {
 		if _, err := b.Get(t.Context(), alice, old.ID); !errors.Is(err, lease.ErrUnknownLease) {
 			t.Errorf("the record: %v", err)
 		}
-		if keys, err := b.rdb.HKeys(t.Context(), b.key("idem")).Result(); err != nil || len(keys) != 1 {
-			t.Errorf("the keys left are %q, %v", keys, err)
+		if l := b.acquire(lease.Request{Key: "old"}); l.Replayed || l.Phase != lease.Active {
+			t.Errorf("the key of the forgotten lease gives %+v", l)
 		}
-		if l := b.acquire(lease.Request{Key: "kept"}); l.ID != kept.ID {
-			t.Errorf("the other key gives %s, want %s", l.ID, kept.ID)
+		if l := b.acquire(lease.Request{Key: "kept"}); l.ID != kept.ID || !l.Replayed {
+			t.Errorf("the other key gives %+v, want %s", l, kept.ID)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base32"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -45,18 +46,23 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	if c.Invisible {
 		invisible = c.Name
 	}
-	id, ttl := newID(c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max)
+	id, ttl := r.id(caller, c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max)
 	wish := lines(id, caller.Name, strings.Join(pools, ","), inMillis(ttl), inMillis(c.Lease.Max), inMillis(s.options.Patience),
-		r.idem(caller), fingerprint(r), r.PublicKey)
-	reply, err := s.run(ctx, "acquire", c.Name, wish, escape(caller.Owner), wait, s.options.MaxQueue, invisible)
-	if err != nil {
+		r.Key, fingerprint(r), r.PublicKey)
+	t := &turning{wish: wish, longest: c.Lease.Max, wait: wait, line: s.options.MaxQueue, spares: invisible, lease: Lease{
+		ID: id, Cache: c.Name, Holder: caller.Name, Owner: caller.Owner, Phase: Active, Pools: pools, TTL: ttl, PublicKey: r.PublicKey, Hit: true,
+	}}
+	t.call = call{name: "acquire", turning: t}
+	reply, err := s.carry(ctx, c.Name, &t.call)
+	switch {
+	case err != nil:
 		return Lease{}, err
-	}
-	if text(reply[0]) == "hit" {
+	case t.done:
+		return s.hit(&t.lease), nil
+	case text(reply[0]) == "hit":
 		l := readLease(text(reply[1]), c.Name)
 		l.Leased = l.leased(text(reply[2]), "")
-		s.tell(Change{Kind: Granted, Cache: c.Name, Guest: l.Guest, Lease: &l})
-		return l, nil
+		return s.hit(&l), nil
 	}
 	l := parseLease(reply[1:], c.Name)
 	l.Replayed = text(reply[3]) == "replayed"
@@ -69,6 +75,12 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 		s.tell(Change{Kind: Missed, Cache: c.Name})
 	}
 	return l, nil
+}
+
+// hit tells of a lease that was granted at once. Nobody changes it any more.
+func (s *Store) hit(l *Lease) Lease {
+	s.tell(Change{Kind: Granted, Cache: l.Cache, Guest: l.Guest, Lease: l})
+	return *l
 }
 
 // choose finds the cache of a request and the pools that satisfy it.
@@ -97,14 +109,6 @@ func (s *Store) choose(ctx context.Context, caller Caller, r Request) (*specs.Ca
 	return c, pools, nil
 }
 
-// idem is the caller's own name for the request; empty: it has none.
-func (r Request) idem(caller Caller) string {
-	if r.Key == "" {
-		return ""
-	}
-	return caller.Owner + "/" + caller.Name + "/" + r.Key
-}
-
 // chooseSpare picks the pool for a request that names no cache: the one that knows its idempotency key, else one with a
 // spare on its shelf, else the one with most room.
 func (s *Store) chooseSpare(ctx context.Context, caller Caller, r Request) (*specs.Cache, []string, error) {
@@ -116,7 +120,7 @@ func (s *Store) chooseSpare(ctx context.Context, caller Caller, r Request) (*spe
 		if len(fleet.Eligible(c, r.Labels, r.AtLeast)) == 0 {
 			continue
 		}
-		known, shelved, taken, err := s.spares(ctx, p.Name, r.idem(caller))
+		known, shelved, taken, err := s.spares(ctx, p.Name, r.id(caller, p.Name))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -139,18 +143,18 @@ func (s *Store) chooseSpare(ctx context.Context, caller Caller, r Request) (*spe
 	return best, best.Pools, nil
 }
 
-func (s *Store) spares(ctx context.Context, pool, idem string) (known bool, shelved, taken int, err error) {
+func (s *Store) spares(ctx context.Context, pool, id string) (known bool, shelved, taken int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	pipe := s.rdb.Pipeline()
-	key := pipe.HExists(ctx, s.base(pool)+":idem", escape(idem)) // as a line of the wish has it
+	seen := pipe.Exists(ctx, s.base(pool)+":lease:"+id)
 	shelf := pipe.ZCard(ctx, s.base(pool)+":in:"+pool+":shelved")
 	slots := pipe.HLen(ctx, s.base(pool)+":slots")
 	queued := pipe.ZCard(ctx, s.base(pool)+":queue")
 	if _, err := pipe.Exec(ctx); err != nil {
 		return false, 0, 0, outage(err)
 	}
-	return key.Val(), int(shelf.Val()), int(slots.Val() + queued.Val()), nil
+	return seen.Val() == 1, int(shelf.Val()), int(slots.Val() + queued.Val()), nil
 }
 
 func (r Request) check() error {
@@ -173,15 +177,32 @@ func (r Request) check() error {
 
 // fingerprint is what two requests with one idempotency key must have in common.
 func fingerprint(r Request) string {
-	sum := sha256.Sum256(fmt.Append(nil, r.Cache, r.Labels, r.AtLeast, r.TTL, r.Wait))
+	if r.Key == "" {
+		return ""
+	}
+	text := append(make([]byte, 0, 128), r.Cache...)
+	if len(r.Labels)+len(r.AtLeast) > 0 {
+		text = fmt.Append(text, r.Labels, r.AtLeast)
+	}
+	text = strconv.AppendInt(append(text, ' '), int64(r.TTL), 10)
+	text = strconv.AppendInt(append(text, ' '), int64(r.Wait), 10)
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:8])
 }
 
-func newID(cache string) string { return cache + "." + rand.Text() }
+// id names the lease of a request. A caller's idempotency key leads to the same one whenever it is sent, so that what is asked for
+// twice is granted once.
+func (r Request) id(caller Caller, cache string) string {
+	if r.Key == "" {
+		return cache + "." + rand.Text()
+	}
+	sum := sha256.Sum256([]byte(lines(caller.Owner, caller.Name, r.Key)))
+	return cache + "." + base32.StdEncoding.EncodeToString(sum[:])[:26] // as long as a random one
+}
 
 // Get returns one lease. Asking for a queued one keeps it in line. Errors: ErrUnknownLease, ErrNotYours, ErrUnavailable.
 func (s *Store) Get(ctx context.Context, caller Caller, id string) (Lease, error) {
-	l, _, err := s.onLease(ctx, "get", caller, id)
+	l, _, err := s.onLease(ctx, id, &call{name: "get", args: caller.on(id)})
 	return l, err
 }
 
@@ -209,20 +230,27 @@ func (s *Store) Wait(ctx context.Context, caller Caller, id string) (Lease, erro
 // Renew is the heartbeat of an active lease: its deadline moves a TTL into the future, never past its cap.
 // Errors: ErrOver, ErrQueued, ErrUnknownLease, ErrNotYours, ErrUnavailable.
 func (s *Store) Renew(ctx context.Context, caller Caller, id string) (Lease, error) {
-	l, _, err := s.onLease(ctx, "renew", caller, id)
+	l, _, err := s.onLease(ctx, id, &call{name: "renew", args: caller.on(id)})
 	return l, err
 }
 
+// on is how the scripts are told who wants something of a lease, and of which.
+func (c Caller) on(id string) []any {
+	return []any{id, escape(c.Owner), flag(c.Role == Admin || c.Role == System)}
+}
+
 // onLease does something with one lease and returns it, and the state that its guest was sent to.
-func (s *Store) onLease(ctx context.Context, name string, caller Caller, id string, args ...any) (Lease, State, error) {
+func (s *Store) onLease(ctx context.Context, id string, c *call) (Lease, State, error) {
 	cache, err := CacheOf(id)
 	if err != nil {
 		return Lease{}, "", err
 	}
-	admin := flag(caller.Role == Admin || caller.Role == System)
-	reply, err := s.onRecord(ctx, name, cache, append([]any{id, escape(caller.Owner), admin}, args...)...)
-	if err != nil {
+	reply, err := s.onRecord(ctx, cache, c)
+	switch {
+	case err != nil:
 		return Lease{}, "", err
+	case reply == nil: // a mirror decided it
+		return c.turning.lease, Shelved, nil
 	}
 	l := parseLease(reply[1:], cache)
 	if l.Replayed = text(reply[4]) == "again"; l.Replayed {
@@ -239,15 +267,15 @@ func (s *Store) onLease(ctx context.Context, name string, caller Caller, id stri
 
 // onRecord carries out a call on something that should be on record. Where nothing is on record because the store was lost, that is
 // ErrUnavailable: who gives up then gives up a guest that is still there.
-func (s *Store) onRecord(ctx context.Context, name, cache string, args ...any) ([]any, error) {
-	reply, err := s.run(ctx, name, cache, args...)
+func (s *Store) onRecord(ctx context.Context, cache string, c *call) ([]any, error) {
+	reply, err := s.carry(ctx, cache, c)
 	if !errors.Is(err, ErrUnknownLease) {
 		return reply, err
 	}
 	if err := s.lost(ctx); err != nil {
 		return nil, err
 	}
-	return s.run(ctx, name, cache, args...) // it may have been found meanwhile
+	return s.run(ctx, c.name, cache, c.args...) // it may have been found meanwhile
 }
 
 // lost is an error where the store was lost, or can't be asked.
@@ -276,7 +304,9 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 	if r.Hold < 0 {
 		return Lease{}, fmt.Errorf("%w: hold %v is negative", ErrInvalid, r.Hold)
 	}
-	l, state, err := s.onLease(ctx, "release", caller, id, r.Outcome, r.Hold.Milliseconds(), flag(!r.Discard), escape(caller.Name), Released)
+	t := &turning{ends: true, caller: caller, outcome: r.Outcome, hold: r.Hold, discard: r.Discard, lease: Lease{ID: id}}
+	t.call = call{name: "release", turning: t}
+	l, state, err := s.onLease(ctx, id, &t.call)
 	if err == nil && !l.Replayed {
 		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, State: state, Lease: &l})
 	}

@@ -159,7 +159,11 @@ func parseOverride(f map[string]string) *Override {
 func (s *Store) Toggle(ctx context.Context, by Caller, cache string, o Override) error {
 	tctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	err := s.rdb.HSet(tctx, s.base(cache)+":override", "enabled", flag(o.Enabled), "until", millis(o.Until), "by", by.Name, "reason", clip(o.Reason, 200)).Err()
+	_, err := s.rdb.TxPipelined(tctx, func(pipe redis.Pipeliner) error {
+		pipe.HSet(tctx, s.base(cache)+":override", "enabled", flag(o.Enabled), "until", millis(o.Until), "by", by.Name, "reason", clip(o.Reason, 200))
+		pipe.Del(tctx, s.base(cache)+":mirror") // what is decided by it is decided anew
+		return nil
+	})
 	if err != nil {
 		return outage(err)
 	}

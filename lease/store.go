@@ -71,6 +71,7 @@ type Store struct {
 	options Options
 	scripts map[string]*redis.Script // "calls", see lib.lua, and those that stand alone
 	queues  queues
+	turns   int // that make a mirror when they come together
 	fleet   atomic.Pointer[specs.Fleet]
 	waiters waiters
 	ahead   atomic.Int64 // the store's clock, of this process's, in nanoseconds, as it was at the last sweep
@@ -99,7 +100,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	if o.Notify == nil {
 		o.Notify = func(Change) {}
 	}
-	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{waiting: map[string][]*call{}}}
+	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{waiting: map[string][]*call{}, mirrors: map[string]*mirror{}}, turns: mirrorFrom}
 	s.fleet.Store(&specs.Fleet{})
 	s.waiters.chans = map[string]map[chan struct{}]struct{}{}
 	return s
@@ -151,10 +152,19 @@ func (s *Store) global(name string) string { return s.options.Prefix + ":" + nam
 
 // run executes one call on one cache and turns its code into an error.
 func (s *Store) run(ctx context.Context, name, cache string, args ...any) ([]any, error) {
-	reply, err := s.send(ctx, name, cache, args)
-	if err != nil {
-		return nil, fmt.Errorf("%s in cache %s: %w", name, cache, outage(err))
+	return s.carry(ctx, cache, &call{name: name, args: args})
+}
+
+// carry is run of a call that a mirror may decide; then there is no reply.
+func (s *Store) carry(ctx context.Context, cache string, c *call) ([]any, error) {
+	err := s.send(ctx, cache, c)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s in cache %s: %w", c.name, cache, outage(err))
+	case c.decided():
+		return nil, nil
 	}
+	reply := c.reply
 	switch code := text(reply[0]); code {
 	case "ok", "hit", "condemned":
 		return reply, nil

@@ -73,7 +73,9 @@ func (s *Store) Restore(ctx context.Context, caller Caller, k *Signer, id, token
 	if c.ID != id || !caller.May(c.Owner) {
 		return Lease{}, fmt.Errorf("%w: the token belongs to another lease or owner", ErrNotYours)
 	}
-	reply, err := s.onRecord(ctx, "restore", cache, id, escape(c.Holder), escape(c.Owner), c.Guest, c.Incarnation, c.TTL.Milliseconds(), c.Cap.UnixMilli(), c.Granted.UnixMilli())
+	reply, err := s.onRecord(ctx, cache, &call{name: "restore", args: []any{
+		id, escape(c.Holder), escape(c.Owner), c.Guest, c.Incarnation, c.TTL.Milliseconds(), c.Cap.UnixMilli(), c.Granted.UnixMilli(),
+	}})
 	if err != nil {
 		return Lease{}, err
 	}

@@ -6,23 +6,13 @@
 -- Invariant: nobody is granted a guest of a pool for which somebody waits.
 local wish = ARGV[1]
 local id, holder, pools, ttl, cap_ms, patience, idem, fingerprint = string.match(wish, wish_pattern)
-if idem == '' then
-  if redis.call('EXISTS', lease_key(id)) == 1 then return view('ok', id) end -- sent again, because the answer was lost
-elseif redis.call('HSETNX', base .. ':idem', idem, id) == 0 then
-  local seen = redis.call('HGET', base .. ':idem', idem)
-  local old = lease_of(seen)
-  if old then
-    if old.fingerprint ~= fingerprint then return { 'replay' } end
-    return view('ok', seen, 'replayed')
-  end
-  redis.call('HSET', base .. ':idem', idem, id)
-end
-local function refuse(code)
-  if idem ~= '' then redis.call('HDEL', base .. ':idem', idem) end
-  return { code }
+local old = lease_of(id) -- sent again, because the answer was lost, or a key that was used before
+if old then
+  if old.fingerprint ~= fingerprint then return { 'replay' } end
+  return view('ok', id, idem ~= '' and 'replayed')
 end
 local p = policy()
-if not p then return refuse('no_policy') end
+if not p then return { 'no_policy' } end
 local wait = tonumber(ARGV[3])
 local l = { id = id, owner = ARGV[2], holder = holder, pools = pools, ttl = ttl, cap_ms = cap_ms, created = stamp, wait_until = '0', wish = wish,
   text = '', phase = 'queued', guest = '', incarnation = '', granted = '', deadline = '', cap = '', source = '', hit = '' }
@@ -35,8 +25,9 @@ for _, pool in ipairs(split(pools)) do
     return { 'hit', l.text, v[3] or '' }
   end
 end
-if wait == 0 then return refuse('none_ready') end
-if redis.call('ZCARD', base .. ':queue') >= tonumber(ARGV[4]) then return refuse('queue_full') end
+if wait == 0 then return { 'none_ready' } end
+if redis.call('ZCARD', base .. ':queue') >= tonumber(ARGV[4]) then return { 'queue_full' } end
+voided = true
 if wait > 0 then l.wait_until = as_text(now + wait) end
 write_lease(l)
 local number = redis.call('INCR', base .. ':seq')

@@ -3,7 +3,7 @@
 -- ARGV   field, value, …
 -- Result ok, 0, ids of the leases that changed
 redis.call('DEL', base .. ':policy')
-known_policy = nil
+known_policy, voided = nil, true
 if #ARGV > 0 then redis.call('HSET', base .. ':policy', unpack(ARGV)) end
 local p, left = policy(), {}
 for _, pool in ipairs(split(p and p.pools)) do left[pool] = true end

@@ -7,6 +7,7 @@ while at <= #ARGV do
   local n = tonumber(ARGV[at + 1])
   local well, result = pcall(calls[ARGV[at]], { unpack(ARGV, at + 2, at + 1 + n) })
   if not well then
+    voided = true
     known_policy, known_override, shelves, sizes, queues = nil, nil, {}, {}, {}
     result = { 'error', type(result) == 'table' and result.err or tostring(result) }
   end

@@ -13,11 +13,12 @@
 --   guest:<name>    hash   one guest; its field address is {host, port, user, host key}, a line each
 --   in:<pool>:<state>  zset  guest name -> ms since when; the state "shelved" is the shelf
 --   lease:<id>      string one lease or request; see lease_of
+--   mirror          string version of the server's mirror of the cache, while that is true; see mirror.lua
 --   queue           zset   request id -> number in line;  queue:<pool> the same for those that the pool satisfies
 --   patience        zset   request id -> ms when it lapses unless asked for again
 --   deadlines       zset   lease id -> ms of expiry
 --   holds, quarantine  zset  guest name -> ms of the end
---   ended           zset   lease id -> ms of the end; idem hash: idempotency key -> lease id
+--   ended           zset   lease id -> ms of the end
 --   stats           hash   counters;  events:<guest> stream: its history, bounded; see event
 --   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
 --   shards          hash   (pools only) slot -> shard of its guest;  shard:<id> set: the slots of one
@@ -77,7 +78,11 @@ end
 
 local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
 
+-- voided says that the server's mirror is true no more: a guest changed in another way than by a turn, or what is decided by did.
+local voided = false
+
 local function write_all()
+  if voided then redis.call('DEL', base .. ':mirror') end
   local keys = {}
   for key in pairs(pending) do keys[#keys + 1] = key end
   for _, key in ipairs(keys) do write(key) end
@@ -126,10 +131,14 @@ local function lease_of(id)
     ttl = ttl, cap_ms = cap_ms, patience = patience, fingerprint = fingerprint, wish = string.sub(text, at) }
 end
 
--- write_lease writes a lease that is not over: its phase has six letters, and three empty lines follow it.
+-- running_text is a lease that is not over: its phase has six letters, and three empty lines follow it.
+local function running_text(phase, owner, guest, incarnation, granted, deadline, cap, source, hit, wait_until, created, wish)
+  return phase .. '\n\n\n\n' .. owner .. '\n' .. guest .. '\n' .. incarnation .. '\n' .. granted .. '\n' .. deadline .. '\n'
+    .. cap .. '\n' .. source .. '\n' .. hit .. '\n' .. wait_until .. '\n' .. created .. '\n' .. wish
+end
+
 local function write_lease(l)
-  l.text = l.phase .. '\n\n\n\n' .. l.owner .. '\n' .. l.guest .. '\n' .. l.incarnation .. '\n' .. l.granted .. '\n' .. l.deadline .. '\n'
-    .. l.cap .. '\n' .. l.source .. '\n' .. l.hit .. '\n' .. l.wait_until .. '\n' .. l.created .. '\n' .. l.wish
+  l.text = running_text(l.phase, l.owner, l.guest, l.incarnation, l.granted, l.deadline, l.cap, l.source, l.hit, l.wait_until, l.created, l.wish)
   redis.call('SET', lease_key(l.id), l.text)
 end
 
@@ -209,12 +218,20 @@ local function reshelved(g, to)
   end
 end
 
--- event writes one entry of a guest's history, a line for each of its fields: incarnation, from, to, actor, lease, reason, and the
--- detail, which may have several.
+-- history is one entry of a guest's history, a line for each of its fields, of which the detail may have several.
+local function history(incarnation, from, to, actor, lease, reason, detail)
+  return incarnation .. '\n' .. from .. '\n' .. to .. '\n' .. actor .. '\n' .. lease .. '\n' .. reason .. '\n' .. detail
+end
+
+local function record(name, entry)
+  redis.call('XADD', base .. ':events:' .. name, 'MAXLEN', '~', '200', '*', 'e', entry)
+end
+
+-- event records what becomes of a guest otherwise than by a turn.
 local function event(g, to, actor, reason, detail)
+  voided = true
   if string.find(reason, '\n', 1, true) then reason = string.gsub(reason, '\n', ' ') end
-  redis.call('XADD', base .. ':events:' .. g.name, 'MAXLEN', '~', '200', '*', 'e', g.incarnation .. '\n' .. g.state .. '\n' .. to .. '\n'
-    .. actor .. '\n' .. (g.lease or '') .. '\n' .. reason .. '\n' .. detail)
+  record(g.name, history(g.incarnation, g.state, to, actor, g.lease or '', reason, detail))
 end
 
 -- on_order notes since when a guest is on order: from planned or replacing, whatever fails on the way, until it is first shelved
@@ -345,6 +362,8 @@ local function settle(g, p, actor, o)
   return nil
 end
 
+local function how_it_ended(how, outcome) return how .. (outcome ~= '' and (': ' .. outcome) or '') end
+
 -- finish ends an active lease and sends its guest on; returns the text of the lease, the lease that the guest was handed to, if
 -- any, and the state that it is in now.
 local function finish(id, text, guest, how, outcome, actor, o)
@@ -354,7 +373,7 @@ local function finish(id, text, guest, how, outcome, actor, o)
   if v[4] ~= id or v[3] ~= 'leased' then return text end
   local g = { name = guest, pool = v[1], incarnation = v[2], state = v[3], lease = v[4], uses = v[5] or '0', born = v[6] or '0',
     condemned = v[7] or '', reset = v[8], drawn = v[9] }
-  o.detail = how .. (outcome ~= '' and (': ' .. outcome) or '')
+  o.detail = how_it_ended(how, outcome)
   local handed = settle(g, policy(), actor, o)
   return text, handed, g.state
 end

