@@ -40,11 +40,12 @@ type top struct {
 
 // reflection is a guest as the mirror shows it, shelved or leased.
 type reflection struct {
-	name, pool, address string
-	incarnation, uses   int
-	born                time.Time
-	reset               bool // by its module
-	lease               Lease
+	shown Guest // to its holder
+	pool  string
+	uses  int
+	born  time.Time
+	reset bool // by its module
+	lease Lease
 }
 
 // turning is a call that a mirror may decide: for a lease to begin, or to end with its guest back on the shelf.
@@ -86,13 +87,20 @@ func (m *mirror) decide(batch []*call, now time.Time) (turns *call, decided, res
 		return nil, nil, batch
 	}
 	args := make([]any, 2, 2+12*len(batch))
-	for _, c := range batch {
-		turn := m.turn(c.turning, now)
-		if turn == nil {
-			rest = append(rest, c)
-			continue
+	for _, ends := range []bool{true, false} { // what ends first goes to who comes next
+		for _, c := range batch {
+			if c.turning == nil || c.turning.ends != ends {
+				continue
+			}
+			if args = m.turn(args, c.turning, now); c.turning.guest != nil {
+				decided = append(decided, c)
+			}
 		}
-		args, decided = append(args, turn...), append(decided, c)
+	}
+	for _, c := range batch {
+		if c.turning == nil || c.turning.guest == nil {
+			rest = append(rest, c)
+		}
 	}
 	if decided == nil {
 		return nil, nil, rest
@@ -103,36 +111,31 @@ func (m *mirror) decide(batch []*call, now time.Time) (turns *call, decided, res
 	return &call{name: "turns", args: args}, decided, rest
 }
 
-// turn decides one call and returns what is to be written; nil: the scripts must decide it.
-func (m *mirror) turn(t *turning, now time.Time) []any {
-	switch {
-	case t == nil:
-		return nil
-	case t.ends:
-		return m.end(t, now)
+// turn decides one call, if it can, and adds what is to be written.
+func (m *mirror) turn(args []any, t *turning, now time.Time) []any {
+	if t.ends {
+		return m.end(args, t, now)
 	}
-	return m.begin(t)
+	return m.begin(args, t)
 }
 
-func (m *mirror) begin(t *turning) []any {
+func (m *mirror) begin(args []any, t *turning) []any {
 	l := &t.lease
 	if m.leases[l.ID] != nil {
-		return nil // it was sent twice
+		return args // it was sent twice
 	}
 	g := m.take(l.Pools)
 	if g == nil {
-		return nil
+		return args
 	}
 	g.uses++
-	l.Guest, l.Incarnation, l.Source = g.name, g.incarnation, "shelf"
+	l.Guest, l.Incarnation, l.Source = g.shown.Name, g.shown.Incarnation, "shelf"
 	if g.pool == t.spares {
 		l.Source = "spare"
 	}
-	l.Leased = l.leased(g.address, "")
 	t.guest, g.lease, m.leases[l.ID] = g, *l, g
-	return []any{
-		"begin", g.name, g.pool, g.incarnation, escape(l.Holder), l.ID, g.uses, escape(l.Owner), l.TTL.Milliseconds(), t.longest.Milliseconds(), l.Source, t.wish,
-	}
+	return append(args, "begin", l.Guest, g.pool, l.Incarnation, escape(l.Holder), l.ID, g.uses, escape(l.Owner), l.TTL.Milliseconds(),
+		t.longest.Milliseconds(), l.Source, t.wish)
 }
 
 // take takes a guest of the first of these pools that has one; nil: none is known, or it is not put back on the shelf by a mere turn.
@@ -155,14 +158,14 @@ func (m *mirror) take(pools []string) *reflection {
 	return nil
 }
 
-func (m *mirror) end(t *turning, now time.Time) []any {
+func (m *mirror) end(args []any, t *turning, now time.Time) []any {
 	g := m.leases[t.lease.ID]
 	switch {
 	case g == nil, !t.caller.May(g.lease.Owner), t.hold > 0, t.discard,
 		m.uses > 0 && g.uses >= m.uses,
 		m.age > 0 && now.Sub(g.born) >= m.age,
 		m.shelved >= m.size:
-		return nil
+		return args
 	}
 	delete(m.leases, t.lease.ID)
 	t.guest, t.lease, g.lease = g, g.lease, Lease{}
@@ -170,7 +173,7 @@ func (m *mirror) end(t *turning, now time.Time) []any {
 	top := m.tops[g.pool]
 	top.guests = append(top.guests, g)
 	m.shelved++
-	return []any{"end", g.name, g.pool, g.incarnation, escape(t.caller.Name), t.lease.ID, g.uses, t.outcome}
+	return append(args, "end", t.lease.Guest, g.pool, t.lease.Incarnation, escape(t.caller.Name), t.lease.ID, g.uses, t.outcome)
 }
 
 // settle tells those whose turns were written, or failed, and returns the others: the mirror was wrong about them.
@@ -196,7 +199,9 @@ func (t *turning) settle(now time.Time) {
 	}
 	l.Created, l.Granted, l.Cap, l.Deadline = now, now, now.Add(t.longest), now.Add(min(l.TTL, t.longest))
 	t.guest.lease = *l
-	t.guest.lease.Leased = nil
+	shown := t.guest.shown
+	shown.Lease = l.ID
+	l.Leased = &shown
 }
 
 // heed keeps a lease as it is after a heartbeat.
@@ -288,8 +293,10 @@ func readMirror(version, cache string, reply []any) *mirror {
 const rowSize = 7 // see mirror.lua
 
 func readReflection(row []any) *reflection {
-	return &reflection{
-		name: text(row[0]), pool: text(row[1]), incarnation: int(number(row[2])), uses: int(number(row[3])), born: ms(row[4]),
-		reset: text(row[5]) == "1", address: text(row[6]),
+	g := &reflection{
+		shown: Guest{Name: text(row[0]), State: Leased, Incarnation: int(number(row[2]))},
+		pool:  text(row[1]), uses: int(number(row[3])), born: ms(row[4]), reset: text(row[5]) == "1",
 	}
+	g.shown.readAddress(text(row[6]))
+	return g
 }

@@ -86,7 +86,7 @@ local function write_all()
   local keys = {}
   for key in pairs(pending) do keys[#keys + 1] = key end
   for _, key in ipairs(keys) do write(key) end
-  for name, by in pairs(counts) do redis.call('HINCRBY', base .. ':stats', name, by) end
+  for name, by in pairs(counts) do if by ~= 0 then redis.call('HINCRBY', base .. ':stats', name, by) end end
 end
 
 local function hash(key)
@@ -270,9 +270,14 @@ local function leave_queue(l)
   queues = {}
 end
 
--- close writes that a lease is over, which it was not before.
+-- ended_text is a lease that is over, which it was not before.
+local function ended_text(text, how, outcome)
+  return 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' .. string.sub(text, 11)
+end
+
+-- close writes that a lease is over.
 local function close(id, text, how, outcome)
-  text = 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' .. string.sub(text, 11)
+  text = ended_text(text, how, outcome)
   redis.call('SET', lease_key(id), text)
   later(base .. ':ended', id, stamp)
   count('ended:' .. how)

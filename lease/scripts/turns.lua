@@ -1,70 +1,82 @@
 -- turns.lua: write down turns that a server decided by its mirror of the cache: leases of shelved guests that begin, and that end
 -- with the guest back on the shelf. It stands first among the calls of a script. What it writes is what grant and finish write, with
--- as few calls as that takes.
+-- as few calls on Redis as that takes: a guest that goes from one lease to the next is written once.
 -- ARGV   1 version of the mirror  2 its next version, then for each turn
 --        "begin", guest, pool, incarnation, holder, id, uses, owner, ttl ms, longest ttl ms, source, wish
 --        or "end", guest, pool, incarnation, actor, id, uses, outcome
 -- Result ok, ms when  |  stale: the mirror is void, or a lease had begun before or was over, and nothing was done
 if redis.call('GET', base .. ':mirror') ~= ARGV[1] then return { 'stale' } end
-local leases = base .. ':lease:'
+local begin_size, end_size = 12, 8
+local deadlines, ended = base .. ':deadlines', base .. ':ended'
 
--- Leases that end are read, and those that begin written, before anything else is, for both may turn out to be wrong.
-local begun, ending, at = {}, {}, 3
+-- What may turn out to be wrong is looked at before anything is written: whether the leases that end are active, then whether those
+-- that begin are new.
+local ending, at = {}, 3
 while at <= #ARGV do
-  local id = ARGV[at + 5]
-  if ARGV[at] == 'begin' then
-    local last = now + ARGV[at + 9]
-    local n = #begun
-    begun[n + 1] = leases .. id
-    begun[n + 2] = running_text('active', ARGV[at + 7], ARGV[at + 1], ARGV[at + 3], stamp, as_text(math.min(now + ARGV[at + 8], last)),
-      as_text(last), ARGV[at + 10], '1', '0', stamp, ARGV[at + 11])
-    at = at + 12
-  else
-    ending[#ending + 1] = leases .. id
-    at = at + 8
-  end
+  if ARGV[at] == 'end' then
+    ending[#ending + 1] = lease_key(ARGV[at + 5])
+    at = at + end_size
+  else at = at + begin_size end
 end
-local texts_of_ending = #ending > 0 and redis.call('MGET', unpack(ending)) or {}
-for _, text in ipairs(texts_of_ending) do
-  if not text or string.sub(text, 1, 6) ~= 'active' then return { 'stale' } end
+local running = #ending > 0 and redis.call('MGET', unpack(ending)) or {}
+for i = 1, #ending do
+  if not running[i] or string.sub(running[i], 1, 6) ~= 'active' then return { 'stale' } end
 end
-if #texts_of_ending < #ending or #begun > 0 and redis.call('MSETNX', unpack(begun)) == 0 then return { 'stale' } end
-redis.call('SET', base .. ':mirror', ARGV[2])
-
-local guests, events, states, n = base .. ':guest:', base .. ':events:', {}, 0
+local begun, over, n = {}, {}, 0
 at = 3
 while at <= #ARGV do
-  local guest, pool, incarnation, actor, id, uses = unpack(ARGV, at + 1, at + 6)
-  local of = states[pool]
-  if not of then
-    of = {}
-    states[pool] = of
-  end
-  local text
-  if ARGV[at] == 'begin' then
-    later(base .. ':deadlines', id, as_text(math.min(now + ARGV[at + 8], now + ARGV[at + 9])))
-    redis.call('HSET', guests .. guest, 'state', 'leased', 'since', stamp, 'lease', id, 'uses', uses)
-    text = history(incarnation, 'shelved', 'leased', actor, id, '', '')
-    of[guest] = 'leased'
-    count('hits')
-    at = at + 12
-  else
-    local outcome = ARGV[at + 7]
+  local id = ARGV[at + 5]
+  if ARGV[at] == 'end' then
     n = n + 1
-    later(base .. ':deadlines', id, false)
-    close(id, texts_of_ending[n], 'released', outcome)
-    redis.call('HSET', guests .. guest, 'state', 'shelved', 'since', stamp, 'lease', '')
-    text = history(incarnation, 'leased', 'shelved', actor, id, '', how_it_ended('released', outcome))
-    of[guest] = 'shelved'
-    at = at + 8
+    over[2 * n - 1], over[2 * n] = ending[n], ended_text(running[n], 'released', ARGV[at + 7])
+    at = at + end_size
+  else
+    local last = now + ARGV[at + 9]
+    local deadline = as_text(math.min(now + ARGV[at + 8], last))
+    begun[#begun + 1] = lease_key(id)
+    begun[#begun + 1] = running_text('active', ARGV[at + 7], ARGV[at + 1], ARGV[at + 3], stamp, deadline, as_text(last), ARGV[at + 10], '1', '0',
+      stamp, ARGV[at + 11])
+    later(deadlines, id, deadline)
+    at = at + begin_size
   end
-  -- histories are cut now and then: to look whether one is too long costs as much as to write
-  if uses % 16 == 0 then record(guest, text) else redis.call('XADD', events .. guest, '*', 'e', text) end
 end
-for pool, of in pairs(states) do
-  for guest, state in pairs(of) do
-    later(index(pool, 'shelved'), guest, state == 'shelved' and stamp)
-    later(index(pool, 'leased'), guest, state == 'leased' and stamp)
+if #begun > 0 and redis.call('MSETNX', unpack(begun)) == 0 then
+  pending[deadlines], amounts[deadlines] = nil, nil
+  return { 'stale' }
+end
+if n > 0 then redis.call('MSET', unpack(over)) end
+redis.call('SET', base .. ':mirror', ARGV[2])
+count('ended:released', n)
+count('hits', #begun / 2)
+
+local guests = {}
+at = 3
+while at <= #ARGV do
+  local begins, name, pool, incarnation, actor, id, uses = ARGV[at] == 'begin', unpack(ARGV, at + 1, at + 6)
+  local g = guests[name]
+  if not g then
+    g = { pool = pool, was = begins and 'shelved' or 'leased' }
+    guests[name] = g
   end
+  g.uses = uses
+  local entry
+  if begins then
+    g.state, g.lease = 'leased', id
+    entry = history(incarnation, 'shelved', 'leased', actor, id, '', '')
+    at = at + begin_size
+  else
+    g.state, g.lease = 'shelved', ''
+    entry = history(incarnation, 'leased', 'shelved', actor, id, '', how_it_ended('released', ARGV[at + 7]))
+    later(deadlines, id, false)
+    later(ended, id, stamp)
+    at = at + end_size
+  end
+  -- Histories are cut now and then: to look whether one is too long costs as much as to write.
+  if uses % 16 == 0 then record(name, entry) else redis.call('XADD', base .. ':events:' .. name, '*', 'e', entry) end
+end
+for name, g in pairs(guests) do
+  redis.call('HSET', guest_key(name), 'state', g.state, 'since', stamp, 'lease', g.lease, 'uses', g.uses)
+  if g.state ~= g.was then later(index(g.pool, g.was), name, false) end
+  later(index(g.pool, g.state), name, stamp)
 end
 return { 'ok', now }
