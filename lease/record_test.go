@@ -99,7 +99,7 @@ func TestALeaseIsForgottenWithItsKey(t *testing.T) {
 			_, err := b.Release(t.Context(), alice, l.ID, lease.Release{})
 			b.must(err)
 		}
-		b.must(b.rdb.ZAdd(t.Context(), b.key("ended"), redis.Z{Score: 1, Member: old.ID}, redis.Z{Score: 1, Member: "ci.NOT-THERE"}).Err())
+		b.must(b.rdb.LPush(t.Context(), b.key("over"), "1 "+old.ID, "1 ci.NOT-THERE").Err())
 		b.must(b.Sweep(t.Context()))
 		if _, err := b.Get(t.Context(), alice, old.ID); !errors.Is(err, lease.ErrUnknownLease) {
 			t.Errorf("the record: %v", err)

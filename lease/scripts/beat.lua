@@ -6,18 +6,20 @@
 -- Invariant: after a gap nothing is noted, so that the sweep sees the gap, too.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local text, forgotten = string.format('%.0f', now), string.format('%.0f', now - tonumber(ARGV[2]))
-local over = { [':patience'] = text, [':deadlines'] = text, [':holds'] = text, [':quarantine'] = text, [':ended'] = forgotten }
+local text = string.format('%.0f', now)
+local ends = { ':patience', ':deadlines', ':holds', ':quarantine' }
 
 local function due(base)
   local last = tonumber(redis.call('GET', base .. ':swept') or '0')
   if last == 0 or now - last > tonumber(ARGV[1]) then return true end
   redis.call('SET', base .. ':swept', text)
-  for key, time in pairs(over) do
+  for _, key in ipairs(ends) do
     local first = redis.call('ZRANGE', base .. key, 0, 0, 'WITHSCORES')
-    if first[2] and tonumber(first[2]) <= tonumber(time) then return true end
+    if first[2] and tonumber(first[2]) <= now then return true end
   end
-  return redis.call('ZCARD', base .. ':queue') > 0 or redis.call('ZCARD', base .. ':ended') > tonumber(ARGV[3])
+  local oldest = redis.call('LINDEX', base .. ':over', 0) or ''
+  return redis.call('ZCARD', base .. ':queue') > 0 or redis.call('LLEN', base .. ':over') > tonumber(ARGV[3])
+    or tonumber(string.match(oldest, '^%d+') or now) < now - tonumber(ARGV[2])
 end
 
 local found = {}

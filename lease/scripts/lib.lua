@@ -18,7 +18,7 @@
 --   patience        zset   request id -> ms when it lapses unless asked for again
 --   deadlines       zset   lease id -> ms of expiry
 --   holds, quarantine  zset  guest name -> ms of the end
---   ended           zset   lease id -> ms of the end
+--   over            list   the leases on record that have ended, the first first: ms of the end, a space, id
 --   stats           hash   counters;  events:<guest> stream: its history, bounded; see event
 --   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
 --   shards          hash   (pools only) slot -> shard of its guest;  shard:<id> set: the slots of one
@@ -43,9 +43,9 @@ local function as_text(time)
 end
 local stamp = as_text(now)
 
--- What many calls write to is written once, at the end: the sorted sets in:…, deadlines and ended, and the counters. Who
--- reads one of these sets writes it first. later and count are the only ways to write them.
-local pending, amounts, counts = {}, {}, {}
+-- What many calls write to is written once, at the end: the sorted sets in:… and deadlines, the list over, and the counters. Who
+-- reads one of them writes it first. later, is_over and count are the only ways to write them.
+local pending, amounts, counts, over = {}, {}, {}, {}
 
 local function write(key)
   local members = pending[key]
@@ -76,6 +76,16 @@ local function later(key, member, score)
   amounts[key] = (amounts[key] or 0) + 1
 end
 
+local function write_over()
+  if #over > 0 then redis.call('RPUSH', base .. ':over', unpack(over)) end
+  over = {}
+end
+
+local function is_over(id)
+  if #over >= 1000 then write_over() end -- as in later
+  over[#over + 1] = stamp .. ' ' .. id
+end
+
 local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
 
 -- voided says that the server's mirror is true no more: a guest changed in another way than by a turn, or what is decided by did.
@@ -86,6 +96,7 @@ local function write_all()
   local keys = {}
   for key in pairs(pending) do keys[#keys + 1] = key end
   for _, key in ipairs(keys) do write(key) end
+  write_over()
   for name, by in pairs(counts) do if by ~= 0 then redis.call('HINCRBY', base .. ':stats', name, by) end end
 end
 
@@ -279,7 +290,7 @@ end
 local function close(id, text, how, outcome)
   text = ended_text(text, how, outcome)
   redis.call('SET', lease_key(id), text)
-  later(base .. ':ended', id, stamp)
+  is_over(id)
   count('ended:' .. how)
   return text
 end

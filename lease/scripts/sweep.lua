@@ -64,17 +64,16 @@ if enabled(p) then
     end
   end
 end
--- forget takes records of ended leases away, and their idempotency keys with them.
-local function forget(ids)
-  if #ids == 0 then return end
-  local keys = {}
-  for i, id in ipairs(ids) do keys[i] = lease_key(id) end
-  redis.call('DEL', unpack(keys))
-  redis.call('ZREM', base .. ':ended', unpack(ids))
+write_over() -- and the oldest records go, with their idempotency keys
+local surplus, forgotten = redis.call('LLEN', base .. ':over') - tonumber(ARGV[5]), {}
+for i, entry in ipairs(redis.call('LRANGE', base .. ':over', 0, batch - 1)) do
+  local ended, id = string.match(entry, '^(%d+) (.*)$')
+  if i > surplus and tonumber(ended) >= now - tonumber(ARGV[4]) then break end
+  forgotten[i] = lease_key(id)
 end
-write(base .. ':ended')
-forget(redis.call('ZRANGEBYSCORE', base .. ':ended', '-inf', now - tonumber(ARGV[4]), 'LIMIT', 0, batch))
-local over = redis.call('ZCARD', base .. ':ended') - tonumber(ARGV[5])
-if over > 0 then forget(redis.call('ZRANGE', base .. ':ended', 0, math.min(over, batch) - 1)) end
-if over > batch then more = 1 end
+if #forgotten > 0 then
+  redis.call('DEL', unpack(forgotten))
+  redis.call('LTRIM', base .. ':over', #forgotten, -1)
+end
+if #forgotten == batch then more = 1 end
 return { 'ok', more, changed }

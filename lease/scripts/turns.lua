@@ -7,7 +7,7 @@
 -- Result ok, ms when  |  stale: the mirror is void, or a lease had begun before or was over, and nothing was done
 if redis.call('GET', base .. ':mirror') ~= ARGV[1] then return { 'stale' } end
 local begin_size, end_size = 12, 8
-local deadlines, ended = base .. ':deadlines', base .. ':ended'
+local deadlines = base .. ':deadlines'
 
 -- What may turn out to be wrong is looked at before anything is written: whether the leases that end are active, then whether those
 -- that begin are new.
@@ -22,13 +22,13 @@ local running = #ending > 0 and redis.call('MGET', unpack(ending)) or {}
 for i = 1, #ending do
   if not running[i] or string.sub(running[i], 1, 6) ~= 'active' then return { 'stale' } end
 end
-local begun, over, n = {}, {}, 0
+local begun, closed, n = {}, {}, 0
 at = 3
 while at <= #ARGV do
   local id = ARGV[at + 5]
   if ARGV[at] == 'end' then
     n = n + 1
-    over[2 * n - 1], over[2 * n] = ending[n], ended_text(running[n], 'released', ARGV[at + 7])
+    closed[2 * n - 1], closed[2 * n] = ending[n], ended_text(running[n], 'released', ARGV[at + 7])
     at = at + end_size
   else
     local last = now + ARGV[at + 9]
@@ -44,7 +44,7 @@ if #begun > 0 and redis.call('MSETNX', unpack(begun)) == 0 then
   pending[deadlines], amounts[deadlines] = nil, nil
   return { 'stale' }
 end
-if n > 0 then redis.call('MSET', unpack(over)) end
+if n > 0 then redis.call('MSET', unpack(closed)) end
 redis.call('SET', base .. ':mirror', ARGV[2])
 count('ended:released', n)
 count('hits', #begun / 2)
@@ -68,7 +68,7 @@ while at <= #ARGV do
     g.state, g.lease = 'shelved', ''
     entry = history(incarnation, 'leased', 'shelved', actor, id, '', how_it_ended('released', ARGV[at + 7]))
     later(deadlines, id, false)
-    later(ended, id, stamp)
+    is_over(id)
     at = at + end_size
   end
   -- Histories are cut now and then: to look whether one is too long costs as much as to write.
