@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // house is the API on a real store, with every call and answer held against the OpenAPI document.
 type house struct {
-	t      *testing.T
+	t      testing.TB
 	store  *lease.Store
 	rdb    redis.UniversalClient
 	parts  Parts
@@ -144,7 +144,7 @@ func eachHouse(t *testing.T, test func(h *house)) {
 	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) { test(newHouse(t, rdb)) })
 }
 
-func newHouse(t *testing.T, rdb redis.UniversalClient) *house {
+func newHouse(t testing.TB, rdb redis.UniversalClient) *house {
 	t.Helper()
 	h := &house{t: t, rdb: rdb, loop: &fakeLoop{}, dog: &fakeDog{}, logs: &logBuffer{}}
 	changes := &Changes{}
@@ -197,7 +197,7 @@ func (h *house) forget(g lease.Guest) {
 }
 
 // contract reads the document; its server entry is "/", so that it routes for any address.
-func contract(t *testing.T) routers.Router {
+func contract(t testing.TB) routers.Router {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(document)
 	if err == nil {
