@@ -31,6 +31,7 @@ type access struct {
 	admin   bool // only admins
 	anytime bool // also while the store can't be used
 	told    bool // what the call changes is logged where that is done
+	bounded bool // the call ends soon by itself: the store bounds each of its calls, and what else may wait has a deadline of its own
 }
 
 // none is the body of a call that takes none: nothing at all, or {}.
@@ -94,8 +95,12 @@ type handler[In any] func(ctx context.Context, who lease.Caller, r request[In]) 
 // the problem.
 func handle[In any](a *api, who access, h handler[In]) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
-		defer cancel()
+		ctx := r.Context()
+		if !who.bounded { // a timer for each call on a lease would be dear
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+		}
 		out, err := call(ctx, a, who, h, w, r)
 		if err != nil {
 			a.fail(w, r, err)

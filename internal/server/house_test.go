@@ -78,7 +78,10 @@ func (f *fakeLoop) Runs(pool string) []condition.RunStatus {
 	return []condition.RunStatus{{Run: "r7", Shard: pool + "-1234-1", Plan: plan, Created: plan.Create, Result: "ok"}}
 }
 
-func (f *fakeLoop) Explain(_ context.Context, cache string) string {
+func (f *fakeLoop) Explain(ctx context.Context, cache string) string {
+	if _, ok := ctx.Deadline(); !ok {
+		return "this may take for ever"
+	}
 	return "every guest of cache " + cache + " is leased"
 }
 

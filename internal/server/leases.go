@@ -34,9 +34,14 @@ func (a *api) acquire(ctx context.Context, who lease.Caller, r request[client.Re
 	if a.Store.Fleet().Revision == "" {
 		return answer{}, fmt.Errorf("%w: no spec is in force yet", errNotReady)
 	}
+	if r.Body.Cache == "" { // each pool is asked for its spares
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
 	l, err := a.Store.Acquire(ctx, who, wish(r.Body, r.http.Header.Get("Idempotency-Key")))
 	if errors.Is(err, lease.ErrNoneReady) && a.Reconciler != nil && r.Body.Cache != "" {
-		err = fmt.Errorf("%w: %s", err, a.Reconciler.Explain(ctx, r.Body.Cache))
+		err = fmt.Errorf("%w: %s", err, a.why(ctx, r.Body.Cache))
 	}
 	if err != nil {
 		return answer{}, err
@@ -215,6 +220,8 @@ func (a *api) why(ctx context.Context, cache string) string {
 	if a.Reconciler == nil {
 		return "no guest is ready"
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	return a.Reconciler.Explain(ctx, cache)
 }
 

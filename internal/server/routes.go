@@ -62,12 +62,13 @@ func (a *api) routes(router *mux.Router) {
 		}
 	}
 	user, admin := access{}, access{admin: true}
+	quick := access{bounded: true}
 
-	on("POST", leasesPath, handle(a, user, a.acquire))
+	on("POST", leasesPath, handle(a, quick, a.acquire))
 	on("GET", leasesPath, handle(a, user, a.listLeases))
 	on("GET", leasesPath+"/{lease}", handle(a, user, a.getLease))
-	on("DELETE", leasesPath+"/{lease}", handle(a, user, a.release))
-	on("POST", leasesPath+"/{lease}/renew", handle(a, user, a.renew))
+	on("DELETE", leasesPath+"/{lease}", handle(a, quick, a.release))
+	on("POST", leasesPath+"/{lease}/renew", handle(a, quick, a.renew))
 
 	on("GET", "/v1/caches", handle(a, user, a.listCaches))
 	on("GET", "/v1/caches/{cache}", handle(a, user, a.getCache))
