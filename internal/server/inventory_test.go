@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -292,6 +293,23 @@ func TestTokensSurviveARestartAsHashesOnly(t *testing.T) {
 	for _, wrong := range []string{"", "gr_", hashOf(made.Secret), made.ID} {
 		if who, ok := again.Lookup(wrong); ok {
 			t.Errorf("%q is taken for %+v", wrong, who)
+		}
+	}
+}
+
+func TestADamagedHashIsNoSecrets(t *testing.T) {
+	dir, hash := t.TempDir(), hashOf("gr_SECRET")
+	list := fmt.Sprintf(`[{"id":"a","hash":""},{"id":"b","hash":"%sZZ"},{"id":"c","hash":"%[1]s0"},{"id":"d","hash":%q}]`, hash, hash[2:])
+	if err := os.WriteFile(filepath.Join(dir, "tokens.json"), []byte(list), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := OpenTokens(dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"", "gr_SECRET"} {
+		if who, ok := tokens.Lookup(secret); ok {
+			t.Errorf("%q is taken for %+v", secret, who)
 		}
 	}
 }

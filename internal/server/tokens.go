@@ -38,6 +38,7 @@ const maxTokens = 10000
 type token struct {
 	client.Token
 	Hash string `json:"hash"` // SHA-256 of the secret, hexadecimal
+	sum  []byte // what Hash says
 }
 
 // Tokens are the bearer tokens of one server, in <state>/tokens.json (0600). A secret is 130 random bits, so that its
@@ -58,13 +59,25 @@ func OpenTokens(dir string, now func() time.Time) (*Tokens, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, t.first(filepath.Join(dir, adminFile))
 	}
+	var list []token
 	if err == nil {
-		err = json.Unmarshal(body, &t.list)
+		err = json.Unmarshal(body, &list)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the API tokens in %s: %w", t.path, err)
 	}
+	t.keep(list)
 	return t, nil
+}
+
+// keep puts a list in force.
+func (t *Tokens) keep(list []token) {
+	for i := range list {
+		if sum, err := hex.DecodeString(list[i].Hash); err == nil { // what is no hash is no secret's
+			list[i].sum = sum
+		}
+	}
+	t.list = list
 }
 
 // first writes the secret before the hash: a crash in between makes the next start do both again.
@@ -94,13 +107,14 @@ func hashOf(secret string) string {
 
 // Lookup tells whose token secret is. It compares with every entry, each in constant time.
 func (t *Tokens) Lookup(secret string) (lease.Caller, bool) {
-	hash, now := []byte(hashOf(secret)), t.now()
+	sum, now := sha256.Sum256([]byte(secret)), t.now()
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var who lease.Caller
 	found := false
-	for _, entry := range t.list {
-		same := subtle.ConstantTimeCompare(hash, []byte(entry.Hash)) == 1
+	for i := range t.list {
+		entry := &t.list[i]
+		same := subtle.ConstantTimeCompare(sum[:], entry.sum) == 1
 		if same && (entry.Expires.IsZero() || now.Before(entry.Expires)) {
 			who, found = lease.Caller{Name: entry.Name, Owner: entry.Owner, Role: entry.Role}, true
 		}
@@ -193,7 +207,7 @@ func (t *Tokens) save(list []token) error {
 	if err := writeSecret(t.path, append(body, '\n')); err != nil {
 		return fmt.Errorf("write the API tokens: %w", err)
 	}
-	t.list = list
+	t.keep(list)
 	return nil
 }
 
