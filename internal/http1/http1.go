@@ -244,7 +244,7 @@ func (c *conn) await() error {
 	_, _ = c.in.Discard(c.size)
 	var err error
 	if c.size > 0 {
-		err = c.extend()
+		err = c.extend(time.Now())
 	} else { // the first
 		err = c.SetReadDeadline(time.Now().Add(c.front.ReadTimeout))
 	}
@@ -270,8 +270,8 @@ func (c *conn) skipBreaks() error {
 
 // extend moves the deadline. To set one costs more than to look at the clock, so that it always has between one and two idle
 // times to go.
-func (c *conn) extend() error {
-	now, idle := time.Now(), c.front.IdleTimeout
+func (c *conn) extend(now time.Time) error {
+	idle := c.front.IdleTimeout
 	if c.until.Sub(now) > idle {
 		return nil
 	}
@@ -283,10 +283,11 @@ func (c *conn) reply() error {
 	c.response.reset()
 	c.response.last = c.front.ending.Load()
 	c.front.Handler.ServeHTTP(&c.response, &c.request.Request)
-	if err := c.extend(); err != nil {
+	now := time.Now()
+	if err := c.extend(now); err != nil {
 		return err
 	}
-	_, err := c.Write(c.response.text(time.Now()))
+	_, err := c.Write(c.response.text(now))
 	return err
 }
 

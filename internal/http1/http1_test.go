@@ -308,6 +308,18 @@ func TestAnAnswerIsThatOfNetHTTP(t *testing.T) {
 	}
 }
 
+func TestTheDateFollowsTheClock(t *testing.T) {
+	var r response
+	start := time.Date(2026, 1, 31, 23, 59, 58, 999_999_999, time.FixedZone("", 3600))
+	for _, passed := range []time.Duration{0, 1, 500 * time.Millisecond, time.Second, time.Hour, -time.Hour} {
+		now := start.Add(passed)
+		if text, want := string(r.text(now)), "\r\nDate: "+now.UTC().Format(http.TimeFormat)+"\r\n"; !strings.Contains(text, want) {
+			t.Errorf("%v later: %q, want %q", passed, text, want)
+		}
+		r.reset()
+	}
+}
+
 // ask returns what an answer says, less its date.
 func ask(t *testing.T, url string) string {
 	t.Helper()

@@ -14,6 +14,8 @@ type response struct {
 	status int
 	body   []byte
 	out    bytes.Buffer
+	second int64  // of date
+	date   []byte // as the header says it
 }
 
 // kept is how many bytes of room are kept for the next answer.
@@ -57,7 +59,10 @@ func (r *response) text(now time.Time) []byte {
 	b := append(r.out.AvailableBuffer(), "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(r.status), 10)
 	b = append(append(append(b, ' '), http.StatusText(r.status)...), "\r\nDate: "...)
-	b = now.UTC().AppendFormat(b, http.TimeFormat)
+	if second := now.Unix(); r.date == nil || second != r.second {
+		r.second, r.date = second, now.UTC().AppendFormat(r.date[:0], http.TimeFormat)
+	}
+	b = append(b, r.date...)
 	if r.status != http.StatusNoContent && r.status != http.StatusNotModified {
 		b = append(b, "\r\nContent-Length: "...)
 		b = strconv.AppendInt(b, int64(len(r.body)), 10)
