@@ -3,6 +3,8 @@ package server
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"greenroom/lease/client"
 )
 
@@ -34,5 +36,47 @@ func TestAFaultInABodyIsNamedByItsPathWithWhatWasFoundAndWhatIsAllowed(t *testin
 				t.Errorf("%s is refused with\n%v, want\n%s", test.body, err, test.want)
 			}
 		})
+	}
+}
+
+// Whatever is read the short way is read alike the long way: the bodies of every day, and those with a byte less, more or other.
+func TestAPlainBodyIsReadAsEncodingJSONDoes(t *testing.T) {
+	for _, body := range []string{
+		`{"cache":"ci"}`, `{"cache":"ci","ttl":"30m","wait":"0s"}`, `{"public_key":"ssh-ed25519 A= me"}`, `{"cache":"a","cache":"<b>"}`,
+		`{"outcome":"pass"}`, `{"outcome":"fail","hold":"4h"}`,
+	} {
+		if !decodePlain([]byte(body), new(client.Request)) && !decodePlain([]byte(body), new(client.Release)) {
+			t.Errorf("%s is not taken for plain", body)
+		}
+		for at := range len(body) + 1 {
+			readAlike(t, body[:at])
+			for b := range 256 {
+				other := string([]byte{byte(b)})
+				readAlike(t, body[:at]+other+body[at:])
+				readAlike(t, body[:at]+other+body[min(at+1, len(body)):])
+				readAlike(t, body[:at]+`\`+other+body[at:])
+			}
+		}
+	}
+	for _, value := range []string{`""`, `"-1s"`, `"1e3s"`, `" 5s"`, `"\u0031s"`, `"µ"`, `null`, `1`, `true`, `{}`, `[]`, ``} {
+		for _, name := range []string{"cache", "Cache", "ttl", "wait", "public_key", "labels", "key", "outcome", "hold", "shelve", ""} {
+			readAlike(t, `{"`+name+`":`+value+`}`)
+			readAlike(t, `{"wait":"1s","`+name+`":`+value+`}`)
+			readAlike(t, `{"`+name+`":`+value+`,"hold":"1s"}`)
+		}
+	}
+}
+
+func readAlike(t *testing.T, body string) {
+	t.Helper()
+	for _, into := range [][2]any{{new(client.Request), new(client.Request)}, {new(client.Release), new(client.Release)}} {
+		plain, untouched := decodePlain([]byte(body), into[0]), cmp.Diff(into[1], into[0]) == ""
+		if !plain && untouched {
+			continue
+		}
+		err := decodeAny([]byte(body), into[1])
+		if diff := cmp.Diff(into[1], into[0]); !plain || err != nil || diff != "" {
+			t.Errorf("%q is read the short way (%v), and encoding/json says %v (-encoding/json +plain):\n%s", body, plain, err, diff)
+		}
 	}
 }

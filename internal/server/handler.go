@@ -165,7 +165,10 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 		shapes = append(shapes, more.shapes()...)
 	}
 	header := r.Header.Get("Content-Type")
-	media, _, _ := mime.ParseMediaType(header) // one that can't be read is none of them
+	media := header
+	if media != shapes[0].media {
+		media, _, _ = mime.ParseMediaType(header) // one that can't be read is none of them
+	}
 	i := slices.IndexFunc(shapes, func(s shape) bool { return s.media == media })
 	buf := borrow()
 	defer giveBack(buf)
@@ -215,6 +218,14 @@ func brief(reason string) error {
 
 // decode reads exactly one JSON object and refuses what it does not know.
 func decode(body []byte, into any) error {
+	if decodePlain(body, into) {
+		return nil
+	}
+	return decodeAny(body, into)
+}
+
+// decodeAny is decode of bodies of all kinds.
+func decodeAny(body []byte, into any) error {
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
 		return malformed("the body is no JSON object")
 	}
