@@ -22,6 +22,9 @@ const maxListed = 1000
 // slack is how far a certificate goes beyond its lease at either end, for clocks that differ.
 const slack = time.Minute
 
+// acquired is the status of the answer to an acquire; that of a lease which is over is 200.
+var acquired = map[lease.Phase]int{lease.Active: http.StatusCreated, lease.Queued: http.StatusAccepted}
+
 func (a *api) acquire(ctx context.Context, who lease.Caller, r request[client.Request]) (answer, error) {
 	if _, err := parseKey(r.Body.PublicKey); err != nil {
 		return answer{}, err
@@ -46,9 +49,8 @@ func (a *api) acquire(ctx context.Context, who lease.Caller, r request[client.Re
 	if err != nil {
 		return answer{}, err
 	}
-	status := map[lease.Phase]int{lease.Active: http.StatusCreated, lease.Queued: http.StatusAccepted}[l.Phase]
 	view, err := a.lease(ctx, who, l, "")
-	return answer{status: status, location: "/v1/leases/" + l.ID, body: view}, err
+	return answer{status: acquired[l.Phase], location: "/v1/leases/" + l.ID, body: view}, err
 }
 
 func wish(b client.Request, key string) lease.Request {
