@@ -11,7 +11,7 @@ func (s *Store) MirrorFrom(turns int) { s.turns = turns }
 // Turned is how many batches the mirror of a cache has decided; 0: there is none.
 func (s *Store) Turned(cache string) int {
 	if m := s.queues.mirror(cache); m != nil {
-		return m.number
+		return m.batches
 	}
 	return 0
 }

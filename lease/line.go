@@ -10,8 +10,11 @@ import (
 	"time"
 )
 
-// maxCalls is how many calls one script carries out at most, so that none holds up Redis for long.
-const maxCalls = 100
+const (
+	maxCalls   = 100 // that one script carries out at most, so that none holds up Redis for long
+	maxScripts = 2   // under way in one cache: Redis has work while the answers of the other are handed out; see alone
+	crowd      = 24  // so many waiting calls are worth a second script
+)
 
 // call is one call on its way to Redis and back.
 type call struct {
@@ -23,12 +26,18 @@ type call struct {
 	done    chan struct{}
 }
 
-// queues are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While a
-// script is under way the calls on its cache gather, and go together next: the busier a cache is, the less a call costs.
+// queues are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While
+// scripts are under way the calls on their cache gather, and go together next: the busier a cache is, the less a call costs.
 type queues struct {
 	mu      sync.Mutex
-	waiting map[string][]*call // a cache with a script under way is there, and no other: names come from callers
+	lines   map[string]*line   // of caches with a script under way, and of no other: names come from callers
 	mirrors map[string]*mirror // by cache
+}
+
+// line is what waits in one cache.
+type line struct {
+	waiting []*call
+	scripts int // under way
 }
 
 // mirror returns the mirror of a cache; nil: there is none.
@@ -38,14 +47,15 @@ func (q *queues) mirror(cache string) *mirror {
 	return q.mirrors[cache]
 }
 
-// reflect keeps the mirror of a cache, or with nil drops it.
-func (q *queues) reflect(cache string, m *mirror) {
+// reflect puts another mirror, or none, in the place of an old one, which may have made place for another meanwhile.
+func (q *queues) reflect(cache string, old, m *mirror) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if m == nil {
-		delete(q.mirrors, cache)
-	} else {
+	switch {
+	case m != nil && m != old:
 		q.mirrors[cache] = m
+	case m == nil && q.mirrors[cache] == old:
+		delete(q.mirrors, cache)
 	}
 }
 
@@ -53,33 +63,49 @@ func (q *queues) reflect(cache string, m *mirror) {
 func (q *queues) forget(since time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	maps.DeleteFunc(q.mirrors, func(cache string, m *mirror) bool {
-		_, flying := q.waiting[cache]
-		return !flying && m.used.Before(since)
-	})
+	maps.DeleteFunc(q.mirrors, func(cache string, m *mirror) bool { return q.lines[cache] == nil && m.used.Before(since) })
 }
 
-// join puts a call in line. Where true is returned, no script is under way: the caller has to board and fly.
-func (q *queues) join(cache string, c *call) bool {
+// join puts a call in line. It returns the calls that the caller has to carry out; none: others will.
+func (q *queues) join(cache string, c *call) []*call {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	line, flying := q.waiting[cache]
-	q.waiting[cache] = append(line, c)
-	return !flying
-}
-
-// board returns the calls that go next, at most so many as may go together. None: nothing is under way any more.
-func (q *queues) board(cache string) []*call {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	line := q.waiting[cache]
-	if len(line) == 0 {
-		delete(q.waiting, cache)
+	l := q.lines[cache]
+	if l == nil {
+		l = &line{}
+		q.lines[cache] = l
+	}
+	l.waiting = append(l.waiting, c)
+	if l.scripts > 0 && (l.scripts == maxScripts || len(l.waiting) < crowd || q.alone(cache)) {
 		return nil
 	}
-	n := min(len(line), maxCalls)
-	q.waiting[cache] = line[n:]
-	return line[:n:n]
+	l.scripts++
+	return l.board()
+}
+
+// next returns the calls that go where a script has come back. None: it was the last.
+func (q *queues) next(cache string) []*call {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lines[cache]
+	if len(l.waiting) > 0 && (l.scripts == 1 || !q.alone(cache)) {
+		return l.board()
+	}
+	if l.scripts--; l.scripts == 0 {
+		delete(q.lines, cache)
+	}
+	return nil
+}
+
+// alone says that one script is under way at most: while there is no mirror, each would void the one that another brings.
+func (q *queues) alone(cache string) bool { return q.mirrors[cache] == nil }
+
+// board takes the calls that go together next.
+func (l *line) board() []*call {
+	n := min(len(l.waiting), maxCalls)
+	batch := l.waiting[:n:n]
+	l.waiting = l.waiting[n:]
+	return batch
 }
 
 // send has one call carried out. Once it is in line it is waited for, whatever becomes of ctx, because what was done must be
@@ -89,9 +115,9 @@ func (s *Store) send(ctx context.Context, cache string, c *call) error {
 		return err
 	}
 	c.done = make(chan struct{})
-	if s.queues.join(cache, c) {
-		s.carryOut(ctx, cache, s.queues.board(cache))
-		if others := s.queues.board(cache); others != nil { // this caller has what it came for
+	if batch := s.queues.join(cache, c); batch != nil {
+		s.carryOut(ctx, cache, batch)
+		if others := s.queues.next(cache); others != nil { // this caller has what it came for
 			go s.fly(ctx, cache, others)
 		}
 	}
@@ -101,7 +127,7 @@ func (s *Store) send(ctx context.Context, cache string, c *call) error {
 
 // fly carries out what has gathered, until there is nothing.
 func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
-	for ; batch != nil; batch = s.queues.board(cache) {
+	for ; batch != nil; batch = s.queues.next(cache) {
 		s.carryOut(ctx, cache, batch)
 		runtime.Gosched() // who is about to join comes along
 	}
@@ -111,20 +137,18 @@ func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
 func (s *Store) carryOut(ctx context.Context, cache string, batch []*call) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Timeout) // the others of the batch go on without this caller
 	defer cancel()
-	m, undone := s.try(ctx, cache, s.queues.mirror(cache), batch)
-	if undone != nil {
-		m, _ = s.try(ctx, cache, nil, undone)
+	if undone := s.try(ctx, cache, s.queues.mirror(cache), batch); undone != nil {
+		s.try(ctx, cache, nil, undone)
 	}
-	s.queues.reflect(cache, m)
 }
 
-// try carries calls out as one script: first the turns that the mirror decides, then the others, and last what makes the next mirror, which
-// it returns, with the calls that the mirror was wrong about: those are not done.
-func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call) (next *mirror, undone []*call) {
-	turns, decided, rest := m.decide(batch, s.Now())
+// try carries calls out as one script: first the turns that the mirror decides, then the others, and last what makes the next mirror. It
+// returns the calls that the mirror was wrong about: those are not done.
+func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call) (undone []*call) {
+	turns, rest := m.decide(batch, s.Now())
 	calls := make([]*call, 0, len(rest)+2)
 	if turns != nil {
-		calls = append(calls, turns)
+		calls = append(calls, &turns.call)
 	}
 	for _, c := range rest {
 		if c.args == nil && c.turning != nil {
@@ -137,14 +161,15 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call)
 		calls = append(calls, ask)
 	}
 	s.script(ctx, cache, calls)
-	if turns != nil {
-		undone = settle(turns, decided)
-	}
+	done, undone := m.settle(turns)
 	for _, c := range rest {
 		m.heed(c, cache)
+	}
+	s.queues.reflect(cache, m, m.next(turns, ask, cache))
+	for _, c := range append(done, rest...) {
 		close(c.done)
 	}
-	return m.next(turns, ask, undone, cache), undone
+	return undone
 }
 
 // script has the store carry out calls, and notes with each what came of it.

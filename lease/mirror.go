@@ -2,8 +2,7 @@ package lease
 
 import (
 	"crypto/rand"
-	"fmt"
-	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,11 +18,12 @@ const (
 // store has the version of the mirror that is true. A script that changes anything else takes that away, and then what was
 // decided is not written, but left to the scripts.
 //
-// Who has the calls of a cache under way has its mirror to itself.
+// Batches may be under way at the same time, and come in any order: no guest is in two of them.
 type mirror struct {
-	name    string
-	number  int // of the batches that were decided by it
-	uses    int // most of a guest; 0: any number
+	version string
+	mu      sync.Mutex // of what follows
+	batches int        // that were decided by it
+	uses    int        // most of a guest; 0: any number
 	age     time.Duration
 	size    int
 	shelved int // guests on the shelf
@@ -35,6 +35,7 @@ type mirror struct {
 // top is the upper end of a pool's part of a shelf.
 type top struct {
 	guests []*reflection // the last is leased first
+	back   []*reflection // given back in the batch at hand, and leased before them
 	below  int           // guests under them
 }
 
@@ -68,9 +69,6 @@ type turning struct {
 	discard bool
 }
 
-// decided says of a call that a mirror may decide that one has.
-func (c *call) decided() bool { return c.turning != nil && c.turning.done }
-
 // plain are the arguments of the call for the scripts; see acquire.lua and release.lua.
 func (t *turning) plain() []any {
 	if t.ends {
@@ -79,21 +77,28 @@ func (t *turning) plain() []any {
 	return []any{t.wish, escape(t.lease.Owner), t.wait, t.line, t.spares}
 }
 
-func (m *mirror) version() string { return fmt.Sprint(m.name, ".", m.number) }
+// turns are what a mirror has decided of a batch.
+type turns struct {
+	call  // that writes them down
+	calls []*call
+	back  []*reflection // guests that are on the shelf then
+}
 
-// decide decides the turns of a batch. It returns the call that writes them down, those that it has decided, and those that it can't.
-func (m *mirror) decide(batch []*call, now time.Time) (turns *call, decided, rest []*call) {
+// decide decides the turns of a batch. It returns them, nil where there are none, and the calls that it can't decide: the scripts must.
+func (m *mirror) decide(batch []*call, now time.Time) (decided *turns, rest []*call) {
 	if m == nil {
-		return nil, nil, batch
+		return nil, batch
 	}
-	args := make([]any, 2, 2+12*len(batch))
-	for _, ends := range []bool{true, false} { // what ends first goes to who comes next
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := &turns{call: call{name: "turns", args: append(make([]any, 0, 1+12*len(batch)), m.version)}}
+	for _, ends := range []bool{true, false} { // what ends goes to who comes next
 		for _, c := range batch {
 			if c.turning == nil || c.turning.ends != ends {
 				continue
 			}
-			if args = m.turn(args, c.turning, now); c.turning.guest != nil {
-				decided = append(decided, c)
+			if t.args = m.turn(t.args, c.turning, now); c.turning.guest != nil {
+				t.calls = append(t.calls, c)
 			}
 		}
 	}
@@ -102,13 +107,15 @@ func (m *mirror) decide(batch []*call, now time.Time) (turns *call, decided, res
 			rest = append(rest, c)
 		}
 	}
-	if decided == nil {
-		return nil, nil, rest
+	for _, top := range m.tops {
+		t.back, top.back = append(t.back, top.back...), nil
 	}
-	args[0] = m.version()
-	m.number++
-	args[1], m.used = m.version(), now
-	return &call{name: "turns", args: args}, decided, rest
+	if t.calls == nil {
+		return nil, rest
+	}
+	m.used = now
+	m.batches++
+	return t, rest
 }
 
 // turn decides one call, if it can, and adds what is to be written.
@@ -142,17 +149,19 @@ func (m *mirror) begin(args []any, t *turning) []any {
 func (m *mirror) take(pools []string) *reflection {
 	for _, pool := range pools {
 		top := m.tops[pool]
-		if top == nil || len(top.guests) == 0 && top.below > 0 {
+		if top == nil {
 			return nil
 		}
-		if last := len(top.guests) - 1; last >= 0 {
-			g := top.guests[last]
-			if g.reset {
-				return nil
+		for _, guests := range []*[]*reflection{&top.back, &top.guests} {
+			if last := len(*guests) - 1; last >= 0 && !(*guests)[last].reset {
+				g := (*guests)[last]
+				*guests = (*guests)[:last]
+				m.shelved--
+				return g
 			}
-			top.guests = top.guests[:last]
-			m.shelved--
-			return g
+		}
+		if len(top.guests)+top.below > 0 {
+			return nil
 		}
 	}
 	return nil
@@ -171,24 +180,34 @@ func (m *mirror) end(args []any, t *turning, now time.Time) []any {
 	t.guest, t.lease, g.lease = g, g.lease, Lease{}
 	t.lease.Phase, t.lease.How, t.lease.Outcome = Ended, Released, t.outcome
 	top := m.tops[g.pool]
-	top.guests = append(top.guests, g)
+	top.back = append(top.back, g)
 	m.shelved++
 	return append(args, "end", t.lease.Guest, g.pool, t.lease.Incarnation, escape(t.caller.Name), t.lease.ID, g.uses, t.outcome)
 }
 
-// settle tells those whose turns were written, or failed, and returns the others: the mirror was wrong about them.
-func settle(turns *call, decided []*call) (undone []*call) {
-	if turns.err == nil && text(turns.reply[0]) == "stale" {
-		return decided
+// settle notes what came of turns. It returns the calls that are done, or have failed, and those that are not: the mirror was void.
+func (m *mirror) settle(t *turns) (done, undone []*call) {
+	switch {
+	case t == nil:
+		return nil, nil
+	case t.void():
+		return nil, t.calls
 	}
-	for _, c := range decided {
-		if c.err = turns.err; c.err == nil {
-			c.turning.settle(ms(turns.reply[1]))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range t.back {
+		top := m.tops[g.pool]
+		top.guests = append(top.guests, g)
+	}
+	for _, c := range t.calls {
+		if c.err = t.err; c.err == nil {
+			c.turning.settle(ms(t.reply[1]))
 		}
-		close(c.done)
 	}
-	return nil
+	return t.calls, nil
 }
+
+func (t *turns) void() bool { return t.err == nil && text(t.reply[0]) == "stale" }
 
 // settle fills in when a turn was.
 func (t *turning) settle(now time.Time) {
@@ -210,6 +229,8 @@ func (m *mirror) heed(c *call, cache string) {
 		return
 	}
 	l := readLease(text(c.reply[1]), cache)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if g := m.leases[l.ID]; g != nil {
 		g.lease.Deadline = l.Deadline
 	}
@@ -218,7 +239,7 @@ func (m *mirror) heed(c *call, cache string) {
 // ask is the call that makes the next mirror, where enough turns come together and some could not be decided by this one. It tells
 // of the leases that begin in this batch, and of some that are known.
 func (m *mirror) ask(rest, batch []*call, from int) *call {
-	args, turns := []any{rand.Text() + ".0", "", min(mirrorTop, 2*len(batch))}, 0
+	args, turns := []any{rand.Text(), "", min(mirrorTop, 2*len(batch))}, 0
 	for _, c := range batch {
 		if c.turning == nil {
 			continue
@@ -231,7 +252,9 @@ func (m *mirror) ask(rest, batch []*call, from int) *call {
 		return nil
 	}
 	if m != nil {
-		args[1] = m.version()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		args[1] = m.version
 		for id := range m.leases {
 			if len(args) >= max(20, 4*len(batch)) {
 				break
@@ -243,9 +266,9 @@ func (m *mirror) ask(rest, batch []*call, from int) *call {
 }
 
 // next is the mirror for the next batch; nil: there is none.
-func (m *mirror) next(turns, ask *call, undone []*call, cache string) *mirror {
+func (m *mirror) next(t *turns, ask *call, cache string) *mirror {
 	switch {
-	case turns != nil && turns.err != nil, undone != nil, m != nil && len(m.leases) > mirrorMost:
+	case t != nil && (t.err != nil || t.void()), m.full():
 		return nil
 	case ask == nil:
 		return m
@@ -261,10 +284,19 @@ func (m *mirror) next(turns, ask *call, undone []*call, cache string) *mirror {
 	return nil
 }
 
+func (m *mirror) full() bool {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.leases) > mirrorMost
+}
+
 // readMirror reads what mirror.lua tells.
 func readMirror(version, cache string, reply []any) *mirror {
 	m := &mirror{
-		name: strings.TrimSuffix(version, ".0"), uses: int(number(reply[1])), age: time.Duration(number(reply[2])) * time.Millisecond, size: int(number(reply[3])),
+		version: version, uses: int(number(reply[1])), age: time.Duration(number(reply[2])) * time.Millisecond, size: int(number(reply[3])),
 		tops: map[string]*top{}, leases: map[string]*reflection{}, used: time.Now(),
 	}
 	tops, _ := reply[4].([]any)

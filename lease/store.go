@@ -100,7 +100,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	if o.Notify == nil {
 		o.Notify = func(Change) {}
 	}
-	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{waiting: map[string][]*call{}, mirrors: map[string]*mirror{}}, turns: mirrorFrom}
+	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{lines: map[string]*line{}, mirrors: map[string]*mirror{}}, turns: mirrorFrom}
 	s.fleet.Store(&specs.Fleet{})
 	s.waiters.chans = map[string]map[chan struct{}]struct{}{}
 	return s
@@ -161,7 +161,7 @@ func (s *Store) carry(ctx context.Context, cache string, c *call) ([]any, error)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s in cache %s: %w", c.name, cache, outage(err))
-	case c.decided():
+	case c.turning != nil && c.turning.done: // by a mirror
 		return nil, nil
 	}
 	reply := c.reply

@@ -1,7 +1,7 @@
 -- turns.lua: write down turns that a server decided by its mirror of the cache: leases of shelved guests that begin, and that end
 -- with the guest back on the shelf. It stands first among the calls of a script. What it writes is what grant and finish write, with
 -- as few calls on Redis as that takes: a guest that goes from one lease to the next is written once.
--- ARGV   1 version of the mirror  2 its next version, then for each turn
+-- ARGV   1 version of the mirror, then for each turn
 --        "begin", guest, pool, incarnation, holder, id, uses, owner, ttl ms, longest ttl ms, source, wish
 --        or "end", guest, pool, incarnation, actor, id, uses, outcome
 -- Result ok, ms when  |  stale: the mirror is void, or a lease had begun before or was over, and nothing was done
@@ -11,7 +11,7 @@ local deadlines = base .. ':deadlines'
 
 -- What may turn out to be wrong is looked at before anything is written: whether the leases that end are active, then whether those
 -- that begin are new.
-local ending, at = {}, 3
+local ending, at = {}, 2
 while at <= #ARGV do
   if ARGV[at] == 'end' then
     ending[#ending + 1] = lease_key(ARGV[at + 5])
@@ -23,7 +23,7 @@ for i = 1, #ending do
   if not running[i] or string.sub(running[i], 1, 6) ~= 'active' then return { 'stale' } end
 end
 local begun, closed, n = {}, {}, 0
-at = 3
+at = 2
 while at <= #ARGV do
   local id = ARGV[at + 5]
   if ARGV[at] == 'end' then
@@ -45,12 +45,11 @@ if #begun > 0 and redis.call('MSETNX', unpack(begun)) == 0 then
   return { 'stale' }
 end
 if n > 0 then redis.call('MSET', unpack(closed)) end
-redis.call('SET', base .. ':mirror', ARGV[2])
 count('ended:released', n)
 count('hits', #begun / 2)
 
 local guests = {}
-at = 3
+at = 2
 while at <= #ARGV do
   local begins, name, pool, incarnation, actor, id, uses = ARGV[at] == 'begin', unpack(ARGV, at + 1, at + 6)
   local g = guests[name]
