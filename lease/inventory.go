@@ -750,18 +750,22 @@ func (s *Store) EventsIn(ctx context.Context, name string, n int, caches ...stri
 	out := []Event{}
 	for i, cmd := range cmds {
 		for _, m := range cmd.Val() {
-			out = append(out, parseEvent(m, name, caches[i]))
+			for _, field := range []string{"then", "e"} { // the newer one first
+				if entry, ok := m.Values[field]; ok {
+					out = append(out, parseEvent(m.ID, text(entry), name, caches[i]))
+				}
+			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Event) int { return b.Time.Compare(a.Time) })
 	return out[:min(n, len(out))], nil
 }
 
-// parseEvent reads an entry of a history; see event in lib.lua.
-func parseEvent(m redis.XMessage, guest, cache string) Event {
-	at, _, _ := strings.Cut(m.ID, "-")
+// parseEvent reads an entry of a history; see history in lib.lua.
+func parseEvent(id, entry, guest, cache string) Event {
+	at, _, _ := strings.Cut(id, "-")
 	e := Event{Time: ms(at), Guest: guest, Cache: cache}
-	if f := strings.SplitN(text(m.Values["e"]), "\n", 7); len(f) == 7 {
+	if f := strings.SplitN(entry, "\n", 7); len(f) == 7 {
 		e.Incarnation, e.From, e.To, e.Actor, e.Lease, e.Reason, e.Detail = int(number(f[0])), State(f[1]), State(f[2]), unescape(f[3]), f[4], f[5], f[6]
 	}
 	return e

@@ -162,10 +162,7 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call)
 	}
 	s.script(ctx, cache, calls)
 	done, undone := m.settle(turns)
-	for _, c := range rest {
-		m.heed(c, cache)
-	}
-	s.queues.reflect(cache, m, m.next(turns, ask, cache))
+	s.queues.reflect(cache, m, m.next(ask, cache))
 	for _, c := range append(done, rest...) {
 		close(c.done)
 	}

@@ -29,7 +29,9 @@ type mirror struct {
 	shelved int // guests on the shelf
 	tops    map[string]*top
 	leases  map[string]*reflection
+	ended   map[string]bool // ids of leases on record
 	used    time.Time
+	dead    bool // it was void, or a batch may still come
 }
 
 // top is the upper end of a pool's part of a shelf.
@@ -45,16 +47,15 @@ type reflection struct {
 	pool  string
 	uses  int
 	born  time.Time
-	reset bool // by its module
-	lease Lease
+	lease Lease // granted at the zero time: nobody knows yet whether it began
 }
 
 // turning is a call that a mirror may decide: for a lease to begin, or to end with its guest back on the shelf.
 type turning struct {
 	call
+	id    string
 	lease Lease       // what is asked for; then what has come of it
 	guest *reflection // of a mirror that decided it
-	done  bool        // and that was written
 
 	wish    string // of what begins; see lease_of in lib.lua
 	longest time.Duration
@@ -72,7 +73,7 @@ type turning struct {
 // plain are the arguments of the call for the scripts; see acquire.lua and release.lua.
 func (t *turning) plain() []any {
 	if t.ends {
-		return append(t.caller.on(t.lease.ID), t.outcome, t.hold.Milliseconds(), flag(!t.discard), escape(t.caller.Name), Released)
+		return append(t.caller.on(t.id), t.outcome, t.hold.Milliseconds(), flag(!t.discard), escape(t.caller.Name), Released)
 	}
 	return []any{t.wish, escape(t.lease.Owner), t.wait, t.line, t.spares}
 }
@@ -91,7 +92,10 @@ func (m *mirror) decide(batch []*call, now time.Time) (decided *turns, rest []*c
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := &turns{call: call{name: "turns", args: append(make([]any, 0, 1+12*len(batch)), m.version)}}
+	if m.dead {
+		return nil, batch
+	}
+	t := &turns{call: call{name: "turns", args: append(make([]any, 0, 2+11*len(batch)), m.version, 0)}}
 	for _, ends := range []bool{true, false} { // what ends goes to who comes next
 		for _, c := range batch {
 			if c.turning == nil || c.turning.ends != ends {
@@ -100,6 +104,9 @@ func (m *mirror) decide(batch []*call, now time.Time) (decided *turns, rest []*c
 			if t.args = m.turn(t.args, c.turning, now); c.turning.guest != nil {
 				t.calls = append(t.calls, c)
 			}
+		}
+		if ends {
+			t.args[1] = len(t.calls)
 		}
 	}
 	for _, c := range batch {
@@ -128,10 +135,10 @@ func (m *mirror) turn(args []any, t *turning, now time.Time) []any {
 
 func (m *mirror) begin(args []any, t *turning) []any {
 	l := &t.lease
-	if m.leases[l.ID] != nil {
+	if m.leases[t.id] != nil || m.ended[t.id] {
 		return args // it was sent twice
 	}
-	g := m.take(l.Pools)
+	g := m.take(t)
 	if g == nil {
 		return args
 	}
@@ -140,68 +147,74 @@ func (m *mirror) begin(args []any, t *turning) []any {
 	if g.pool == t.spares {
 		l.Source = "spare"
 	}
-	t.guest, g.lease, m.leases[l.ID] = g, *l, g
-	return append(args, "begin", l.Guest, g.pool, l.Incarnation, escape(l.Holder), l.ID, g.uses, escape(l.Owner), l.TTL.Milliseconds(),
+	t.guest, g.lease, m.leases[t.id] = g, *l, g
+	return append(args, l.Guest, g.pool, l.Incarnation, escape(l.Holder), t.id, g.uses, escape(l.Owner), l.TTL.Milliseconds(),
 		t.longest.Milliseconds(), l.Source, t.wish)
 }
 
-// take takes a guest of the first of these pools that has one; nil: none is known, or it is not put back on the shelf by a mere turn.
-func (m *mirror) take(pools []string) *reflection {
-	for _, pool := range pools {
+// take takes a guest of the first pool that has one; nil: none is known.
+func (m *mirror) take(t *turning) (g *reflection) {
+	for _, pool := range t.lease.Pools {
 		top := m.tops[pool]
-		if top == nil {
+		switch {
+		case top == nil:
 			return nil
-		}
-		for _, guests := range []*[]*reflection{&top.back, &top.guests} {
-			if last := len(*guests) - 1; last >= 0 && !(*guests)[last].reset {
-				g := (*guests)[last]
-				*guests = (*guests)[:last]
-				m.shelved--
-				return g
-			}
-		}
-		if len(top.guests)+top.below > 0 {
+		case len(top.back) > 0:
+			g, top.back = pop(top.back)
+			return g
+		case len(top.guests) > 0:
+			g, top.guests = pop(top.guests)
+			return g
+		case top.below > 0:
 			return nil
 		}
 	}
 	return nil
 }
 
+func pop(guests []*reflection) (last *reflection, rest []*reflection) {
+	n := len(guests) - 1
+	return guests[n], guests[:n]
+}
+
 func (m *mirror) end(args []any, t *turning, now time.Time) []any {
-	g := m.leases[t.lease.ID]
+	g := m.leases[t.id]
 	switch {
-	case g == nil, !t.caller.May(g.lease.Owner), t.hold > 0, t.discard,
+	case g == nil, g.lease.Granted.IsZero(), !t.caller.runs(g.lease), t.hold > 0, t.discard,
 		m.uses > 0 && g.uses >= m.uses,
 		m.age > 0 && now.Sub(g.born) >= m.age,
 		m.shelved >= m.size:
 		return args
 	}
-	delete(m.leases, t.lease.ID)
+	delete(m.leases, t.id)
 	t.guest, t.lease, g.lease = g, g.lease, Lease{}
-	t.lease.Phase, t.lease.How, t.lease.Outcome = Ended, Released, t.outcome
+	t.lease.Phase, t.lease.How, t.lease.Outcome, t.lease.Deadline = Ended, Released, t.outcome, time.Time{}
 	top := m.tops[g.pool]
 	top.back = append(top.back, g)
 	m.shelved++
-	return append(args, "end", t.lease.Guest, g.pool, t.lease.Incarnation, escape(t.caller.Name), t.lease.ID, g.uses, t.outcome)
+	return append(args, t.lease.Guest, g.pool, t.lease.Incarnation, escape(t.caller.Name), t.id, g.uses, t.outcome)
 }
 
 // settle notes what came of turns. It returns the calls that are done, or have failed, and those that are not: the mirror was void.
 func (m *mirror) settle(t *turns) (done, undone []*call) {
-	switch {
-	case t == nil:
+	if t == nil {
 		return nil, nil
-	case t.void():
-		return nil, t.calls
 	}
-	m.mu.Lock()
+	if m.mu.Lock(); t.err != nil || t.void() {
+		m.dead = true
+	}
 	defer m.mu.Unlock()
-	for _, g := range t.back {
-		top := m.tops[g.pool]
-		top.guests = append(top.guests, g)
+	if t.void() {
+		return nil, t.calls
 	}
 	for _, c := range t.calls {
 		if c.err = t.err; c.err == nil {
-			c.turning.settle(ms(t.reply[1]))
+			m.written(c.turning, ms(t.reply[1]))
+		}
+	}
+	if t.err == nil {
+		for _, g := range t.back {
+			m.tops[g.pool].guests = append(m.tops[g.pool].guests, g)
 		}
 	}
 	return t.calls, nil
@@ -209,10 +222,10 @@ func (m *mirror) settle(t *turns) (done, undone []*call) {
 
 func (t *turns) void() bool { return t.err == nil && text(t.reply[0]) == "stale" }
 
-// settle fills in when a turn was.
-func (t *turning) settle(now time.Time) {
+// written fills in when a turn was, which is on record now.
+func (m *mirror) written(t *turning, now time.Time) {
 	l := &t.lease
-	if t.done = true; t.ends {
+	if t.ends {
 		l.EndedAt = now
 		return
 	}
@@ -221,19 +234,7 @@ func (t *turning) settle(now time.Time) {
 	shown := t.guest.shown
 	shown.Lease = l.ID
 	l.Leased = &shown
-}
-
-// heed keeps a lease as it is after a heartbeat.
-func (m *mirror) heed(c *call, cache string) {
-	if m == nil || c.name != "renew" || c.err != nil || len(c.reply) < 2 {
-		return
-	}
-	l := readLease(text(c.reply[1]), cache)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if g := m.leases[l.ID]; g != nil {
-		g.lease.Deadline = l.Deadline
-	}
+	m.shelved--
 }
 
 // ask is the call that makes the next mirror, where enough turns come together and some could not be decided by this one. It tells
@@ -245,7 +246,7 @@ func (m *mirror) ask(rest, batch []*call, from int) *call {
 			continue
 		}
 		if turns++; !c.turning.ends {
-			args = append(args, c.turning.lease.ID)
+			args = append(args, c.turning.id)
 		}
 	}
 	if len(rest) == 0 || turns < from {
@@ -266,38 +267,34 @@ func (m *mirror) ask(rest, batch []*call, from int) *call {
 }
 
 // next is the mirror for the next batch; nil: there is none.
-func (m *mirror) next(t *turns, ask *call, cache string) *mirror {
+func (m *mirror) next(ask *call, cache string) *mirror {
 	switch {
-	case t != nil && (t.err != nil || t.void()), m.full():
-		return nil
-	case ask == nil:
+	case ask == nil, ask.err == nil && text(ask.reply[0]) == "kept":
+		if m.spent() {
+			return nil
+		}
 		return m
-	case ask.err != nil:
-		return nil
-	}
-	switch text(ask.reply[0]) {
-	case "ok":
+	case ask.err == nil && text(ask.reply[0]) == "ok" && len(ask.reply) > 6:
 		return readMirror(text(ask.args[0]), cache, ask.reply)
-	case "kept":
-		return m
 	}
 	return nil
 }
 
-func (m *mirror) full() bool {
+// spent says that a mirror is of no use any more.
+func (m *mirror) spent() bool {
 	if m == nil {
-		return false
+		return true
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.leases) > mirrorMost
+	return m.dead || len(m.leases) > mirrorMost
 }
 
 // readMirror reads what mirror.lua tells.
 func readMirror(version, cache string, reply []any) *mirror {
 	m := &mirror{
 		version: version, uses: int(number(reply[1])), age: time.Duration(number(reply[2])) * time.Millisecond, size: int(number(reply[3])),
-		tops: map[string]*top{}, leases: map[string]*reflection{}, used: time.Now(),
+		tops: map[string]*top{}, leases: map[string]*reflection{}, ended: map[string]bool{}, used: time.Now(),
 	}
 	tops, _ := reply[4].([]any)
 	for _, v := range tops {
@@ -315,20 +312,24 @@ func readMirror(version, cache string, reply []any) *mirror {
 	for _, v := range leases {
 		of, _ := v.([]any)
 		g := readReflection(of[1:])
-		if g.lease = readLease(text(of[0]), cache); g.lease.ID != "" && m.tops[g.pool] != nil && !g.reset {
+		if g.lease = readLease(text(of[0]), cache); g.lease.ID != "" && m.tops[g.pool] != nil {
 			m.leases[g.lease.ID] = g
 		}
+	}
+	ended, _ := reply[6].([]any)
+	for _, id := range ended {
+		m.ended[text(id)] = true
 	}
 	return m
 }
 
-const rowSize = 7 // see mirror.lua
+const rowSize = 6 // see mirror.lua
 
 func readReflection(row []any) *reflection {
 	g := &reflection{
 		shown: Guest{Name: text(row[0]), State: Leased, Incarnation: int(number(row[2]))},
-		pool:  text(row[1]), uses: int(number(row[3])), born: ms(row[4]), reset: text(row[5]) == "1",
+		pool:  text(row[1]), uses: int(number(row[3])), born: ms(row[4]),
 	}
-	g.shown.readAddress(text(row[6]))
+	g.shown.readAddress(text(row[5]))
 	return g
 }

@@ -46,10 +46,10 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	if c.Invisible {
 		invisible = c.Name
 	}
-	id, ttl := r.id(caller, c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max)
+	id, ttl := r.id(caller, c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max).Truncate(time.Millisecond)
 	wish := lines(id, caller.Name, strings.Join(pools, ","), inMillis(ttl), inMillis(c.Lease.Max), inMillis(s.options.Patience),
 		r.Key, fingerprint(r), r.PublicKey)
-	t := &turning{wish: wish, longest: c.Lease.Max, wait: wait, line: s.options.MaxQueue, spares: invisible, lease: Lease{
+	t := &turning{id: id, wish: wish, longest: c.Lease.Max.Truncate(time.Millisecond), wait: wait, line: s.options.MaxQueue, spares: invisible, lease: Lease{
 		ID: id, Cache: c.Name, Holder: caller.Name, Owner: caller.Owner, Phase: Active, Pools: pools, TTL: ttl, PublicKey: r.PublicKey, Hit: true,
 	}}
 	t.call = call{name: "acquire", turning: t}
@@ -57,7 +57,7 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	switch {
 	case err != nil:
 		return Lease{}, err
-	case t.done:
+	case reply == nil:
 		return s.hit(&t.lease), nil
 	case text(reply[0]) == "hit":
 		l := readLease(text(reply[1]), c.Name)
@@ -236,8 +236,13 @@ func (s *Store) Renew(ctx context.Context, caller Caller, id string) (Lease, err
 
 // on is how the scripts are told who wants something of a lease, and of which.
 func (c Caller) on(id string) []any {
-	return []any{id, escape(c.Owner), flag(c.Role == Admin || c.Role == System)}
+	return []any{id, escape(c.Owner), flag(c.rules())}
 }
+
+func (c Caller) rules() bool { return c.Role == Admin || c.Role == System }
+
+// runs tells whether a lease is the caller's, as may in lib.lua does.
+func (c Caller) runs(l Lease) bool { return c.rules() || c.Owner == l.Owner }
 
 // onLease does something with one lease and returns it, and the state that its guest was sent to.
 func (s *Store) onLease(ctx context.Context, id string, c *call) (Lease, State, error) {
@@ -304,7 +309,7 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 	if r.Hold < 0 {
 		return Lease{}, fmt.Errorf("%w: hold %v is negative", ErrInvalid, r.Hold)
 	}
-	t := &turning{ends: true, caller: caller, outcome: r.Outcome, hold: r.Hold, discard: r.Discard, lease: Lease{ID: id}}
+	t := &turning{id: id, ends: true, caller: caller, outcome: r.Outcome, hold: r.Hold, discard: r.Discard}
 	t.call = call{name: "release", turning: t}
 	l, state, err := s.onLease(ctx, id, &t.call)
 	if err == nil && !l.Replayed {
@@ -351,6 +356,9 @@ func readLease(record, cache string) Lease {
 		}
 	}
 	f[leaseLines-1] = record
+	if Phase(f[0]) == Ended {
+		f[8] = "" // it has come, in one way or the other
+	}
 	return Lease{
 		Cache: cache, Phase: Phase(f[0]), EndedAt: ms(f[1]), How: f[2], Outcome: f[3], Owner: unescape(f[4]), Guest: f[5], Incarnation: int(number(f[6])),
 		Granted: ms(f[7]), Deadline: ms(f[8]), Cap: ms(f[9]), Source: f[10], Hit: f[11] == "1", WaitUntil: ms(f[12]), Created: ms(f[13]),

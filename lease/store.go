@@ -161,7 +161,7 @@ func (s *Store) carry(ctx context.Context, cache string, c *call) ([]any, error)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s in cache %s: %w", c.name, cache, outage(err))
-	case c.turning != nil && c.turning.done: // by a mirror
+	case c.reply == nil: // a mirror has decided it
 		return nil, nil
 	}
 	reply := c.reply

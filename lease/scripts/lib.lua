@@ -184,8 +184,8 @@ end
 local function enabled(p)
   if known_override == nil then known_override = hash(base .. ':override') or false end
   local o = known_override
-  if o and (o['until'] == '0' or tonumber(o['until']) > now) then return p ~= nil and o.enabled == '1' end
-  return p ~= nil and p.enabled == '1'
+  if o and o['until'] ~= '0' and tonumber(o['until']) <= now then known_override = false end
+  return p ~= nil and (known_override or p).enabled == '1'
 end
 
 -- waiting is how many requests wait for a pool.
@@ -234,15 +234,18 @@ local function history(incarnation, from, to, actor, lease, reason, detail)
   return incarnation .. '\n' .. from .. '\n' .. to .. '\n' .. actor .. '\n' .. lease .. '\n' .. reason .. '\n' .. detail
 end
 
-local function record(name, entry)
-  redis.call('XADD', base .. ':events:' .. name, 'MAXLEN', '~', '200', '*', 'e', entry)
+-- record adds an entry to a guest's history: e, an event, and perhaps then, one that came at once behind it. It cuts the history only where it
+-- is told to: to look whether one is too long costs as much as to write.
+local function record(name, cut, ...)
+  local key = base .. ':events:' .. name
+  if cut then redis.call('XADD', key, 'MAXLEN', '~', '200', '*', ...) else redis.call('XADD', key, '*', ...) end
 end
 
 -- event records what becomes of a guest otherwise than by a turn.
 local function event(g, to, actor, reason, detail)
   voided = true
   if string.find(reason, '\n', 1, true) then reason = string.gsub(reason, '\n', ' ') end
-  record(g.name, history(g.incarnation, g.state, to, actor, g.lease or '', reason, detail))
+  record(g.name, true, 'e', history(g.incarnation, g.state, to, actor, g.lease or '', reason, detail))
 end
 
 -- on_order notes since when a guest is on order: from planned or replacing, whatever fails on the way, until it is first shelved
@@ -383,8 +386,8 @@ local function how_it_ended(how, outcome) return how .. (outcome ~= '' and (': '
 -- finish ends an active lease and sends its guest on; returns the text of the lease, the lease that the guest was handed to, if
 -- any, and the state that it is in now.
 local function finish(id, text, guest, how, outcome, actor, o)
+  text = close(id, text, how, outcome) -- first, because it may fail: who has no deadline never ends
   later(base .. ':deadlines', id, false)
-  text = close(id, text, how, outcome)
   local v = redis.call('HMGET', guest_key(guest), 'pool', 'incarnation', 'state', 'lease', 'uses', 'born', 'condemned', 'reset', 'drawn')
   if v[4] ~= id or v[3] ~= 'leased' then return text end
   local g = { name = guest, pool = v[1], incarnation = v[2], state = v[3], lease = v[4], uses = v[5] or '0', born = v[6] or '0',

@@ -5,7 +5,8 @@
 -- incarnation follow each other, so that of two tokens the newer one is right.
 local l = lease_of(ARGV[1])
 if l then
-  if l.phase == 'active' then return view('ok', l.id) end
+  if l.phase == 'active' and l.guest == ARGV[4] and l.incarnation == ARGV[5] then return view('ok', l.id) end
+  if l.phase ~= 'ended' then return { 'conflict', l.phase, l.incarnation } end -- its key was used again
   return { 'over', l.how }
 end
 local g = guest_of(ARGV[4])
