@@ -133,22 +133,34 @@ func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
 	}
 }
 
-// carryOut carries a batch out and tells those who wait for its calls: as one script, or as two where the mirror was void.
+// carryOut carries a batch out and tells those who wait for its calls: as one script, or as two where the mirror was void or did not
+// know a lease.
 func (s *Store) carryOut(ctx context.Context, cache string, batch []*call) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Timeout) // the others of the batch go on without this caller
 	defer cancel()
-	if undone := s.try(ctx, cache, s.queues.mirror(cache), batch); undone != nil {
-		s.try(ctx, cache, nil, undone)
+	if undone := s.try(ctx, cache, batch, true); undone != nil {
+		s.try(ctx, cache, undone, false)
 	}
 }
 
 // try carries calls out as one script: first the turns that the mirror decides, then the others, and last what makes the next mirror. It
-// returns the calls that the mirror was wrong about: those are not done.
-func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call) (undone []*call) {
+// returns the calls that are not done: the mirror was void, or has learned of their leases now, where it may learn.
+func (s *Store) try(ctx context.Context, cache string, batch []*call, learn bool) (undone []*call) {
+	m := s.queues.mirror(cache)
 	turns, rest := m.decide(batch, s.Now())
-	calls := make([]*call, 0, len(rest)+2)
+	var look, ask *call
+	if learn {
+		look, undone, rest = m.look(rest)
+	}
+	if len(rest) > 0 && turnings(batch) >= s.turns {
+		ask = m.ask(len(batch))
+	}
+	calls := make([]*call, 0, len(rest)+3)
 	if turns != nil {
 		calls = append(calls, &turns.call)
+	}
+	if look != nil {
+		calls = append(calls, look)
 	}
 	for _, c := range rest {
 		if c.args == nil && c.turning != nil {
@@ -156,17 +168,27 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call)
 		}
 		calls = append(calls, c)
 	}
-	ask := m.ask(rest, batch, s.turns)
 	if ask != nil {
 		calls = append(calls, ask)
 	}
 	s.script(ctx, cache, calls)
-	done, undone := m.settle(turns)
-	s.queues.reflect(cache, m, m.next(ask, cache))
+	done, void := m.settle(turns)
+	m.learn(look, cache)
+	s.queues.reflect(cache, m, m.next(ask, rest))
 	for _, c := range append(done, rest...) {
 		close(c.done)
 	}
-	return undone
+	return append(undone, void...)
+}
+
+// turnings counts the calls that mirrors may decide.
+func turnings(batch []*call) (n int) {
+	for _, c := range batch {
+		if c.turning != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // script has the store carry out calls, and notes with each what came of it.

@@ -29,7 +29,7 @@ type mirror struct {
 	shelved int // guests on the shelf
 	tops    map[string]*top
 	leases  map[string]*reflection
-	ended   map[string]bool // ids of leases on record
+	again   map[string]bool // ids of leases that were asked for again
 	used    time.Time
 	dead    bool // it was void, or a batch may still come
 }
@@ -135,7 +135,7 @@ func (m *mirror) turn(args []any, t *turning, now time.Time) []any {
 
 func (m *mirror) begin(args []any, t *turning) []any {
 	l := &t.lease
-	if m.leases[t.id] != nil || m.ended[t.id] {
+	if m.leases[t.id] != nil || m.again[t.id] {
 		return args // it was sent twice
 	}
 	g := m.take(t)
@@ -180,7 +180,7 @@ func pop(guests []*reflection) (last *reflection, rest []*reflection) {
 func (m *mirror) end(args []any, t *turning, now time.Time) []any {
 	g := m.leases[t.id]
 	switch {
-	case g == nil, g.lease.Granted.IsZero(), !t.caller.runs(g.lease), t.hold > 0, t.discard,
+	case g == nil, g.lease.Granted.IsZero(), !t.caller.runs(g.lease), !t.plainly(),
 		m.uses > 0 && g.uses >= m.uses,
 		m.age > 0 && now.Sub(g.born) >= m.age,
 		m.shelved >= m.size:
@@ -205,6 +205,9 @@ func (m *mirror) settle(t *turns) (done, undone []*call) {
 	}
 	defer m.mu.Unlock()
 	if t.void() {
+		for _, c := range t.calls {
+			c.turning.guest = nil
+		}
 		return nil, t.calls
 	}
 	for _, c := range t.calls {
@@ -237,47 +240,76 @@ func (m *mirror) written(t *turning, now time.Time) {
 	m.shelved--
 }
 
-// ask is the call that makes the next mirror, where enough turns come together and some could not be decided by this one. It tells
-// of the leases that begin in this batch, and of some that are known.
-func (m *mirror) ask(rest, batch []*call, from int) *call {
-	args, turns := []any{rand.Text(), "", min(mirrorTop, 2*len(batch))}, 0
-	for _, c := range batch {
-		if c.turning == nil {
-			continue
-		}
-		if turns++; !c.turning.ends {
-			args = append(args, c.turning.id)
-		}
+// look is the call that tells of leases that are to end and that the mirror does not know. It returns their calls, and the others.
+func (m *mirror) look(rest []*call) (look *call, unknown, others []*call) {
+	if m == nil {
+		return nil, nil, rest
 	}
-	if len(rest) == 0 || turns < from {
-		return nil
-	}
-	if m != nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		args[1] = m.version
-		for id := range m.leases {
-			if len(args) >= max(20, 4*len(batch)) {
-				break
-			}
-			args = append(args, id)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	look = &call{name: "known", args: []any{m.version}}
+	for _, c := range rest {
+		if t := c.turning; t != nil && t.plainly() && m.leases[t.id] == nil && !m.dead {
+			look.args, unknown = append(look.args, t.id), append(unknown, c)
+		} else {
+			others = append(others, c)
 		}
 	}
-	return &call{name: "mirror", args: args}
+	if unknown == nil {
+		return nil, nil, rest
+	}
+	return look, unknown, others
 }
 
-// next is the mirror for the next batch; nil: there is none.
-func (m *mirror) next(ask *call, cache string) *mirror {
+// plainly says that a lease is to end with nothing but a turn.
+func (t *turning) plainly() bool { return t.ends && t.hold == 0 && !t.discard }
+
+// learn takes in what look has brought.
+func (m *mirror) learn(look *call, cache string) {
+	if look == nil || look.err != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, v := range look.reply[1:] {
+		of, _ := v.([]any)
+		if len(of) <= rowSize {
+			continue
+		}
+		g := readReflection(of[1:])
+		if g.lease = readLease(text(of[0]), cache); g.lease.ID != "" && m.tops[g.pool] != nil && m.leases[g.lease.ID] == nil {
+			m.leases[g.lease.ID] = g
+		}
+	}
+}
+
+// ask is the call that makes the next mirror.
+func (m *mirror) ask(batch int) *call {
+	version := ""
+	if m != nil {
+		version = m.version
+	}
+	return &call{name: "mirror", args: []any{rand.Text(), version, min(mirrorTop, 2*batch)}}
+}
+
+// next is the mirror for the next batch; nil: there is none. Keys that were sent again it leaves to the scripts.
+func (m *mirror) next(ask *call, rest []*call) *mirror {
 	switch {
 	case ask == nil, ask.err == nil && text(ask.reply[0]) == "kept":
 		if m.spent() {
 			return nil
 		}
 		return m
-	case ask.err == nil && text(ask.reply[0]) == "ok" && len(ask.reply) > 6:
-		return readMirror(text(ask.args[0]), cache, ask.reply)
+	case ask.err != nil || text(ask.reply[0]) != "ok" || len(ask.reply) < 5:
+		return nil
 	}
-	return nil
+	m = readMirror(text(ask.args[0]), ask.reply)
+	for _, c := range rest {
+		if c.name == "acquire" && c.err == nil && text(c.reply[0]) == "ok" {
+			m.again[c.turning.id] = true
+		}
+	}
+	return m
 }
 
 // spent says that a mirror is of no use any more.
@@ -291,10 +323,10 @@ func (m *mirror) spent() bool {
 }
 
 // readMirror reads what mirror.lua tells.
-func readMirror(version, cache string, reply []any) *mirror {
+func readMirror(version string, reply []any) *mirror {
 	m := &mirror{
 		version: version, uses: int(number(reply[1])), age: time.Duration(number(reply[2])) * time.Millisecond, size: int(number(reply[3])),
-		tops: map[string]*top{}, leases: map[string]*reflection{}, ended: map[string]bool{}, used: time.Now(),
+		tops: map[string]*top{}, leases: map[string]*reflection{}, again: map[string]bool{}, used: time.Now(),
 	}
 	tops, _ := reply[4].([]any)
 	for _, v := range tops {
@@ -308,22 +340,10 @@ func readMirror(version, cache string, reply []any) *mirror {
 		m.shelved += n
 		m.tops[text(of[0])] = t
 	}
-	leases, _ := reply[5].([]any)
-	for _, v := range leases {
-		of, _ := v.([]any)
-		g := readReflection(of[1:])
-		if g.lease = readLease(text(of[0]), cache); g.lease.ID != "" && m.tops[g.pool] != nil {
-			m.leases[g.lease.ID] = g
-		}
-	}
-	ended, _ := reply[6].([]any)
-	for _, id := range ended {
-		m.ended[text(id)] = true
-	}
 	return m
 }
 
-const rowSize = 6 // see mirror.lua
+const rowSize = 6 // see row in lib.lua
 
 func readReflection(row []any) *reflection {
 	g := &reflection{

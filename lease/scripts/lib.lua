@@ -424,4 +424,13 @@ local function view(code, id, extra, again)
   return { code, text, place, extra or '', again or '', address, health }
 end
 
+-- row adds to a list what a mirror knows of a guest: name, pool, incarnation, uses, ms when it was born, address. It returns the guest's
+-- lease, and whether there is more to do than a turn when that ends.
+local function row(list, name)
+  local v = redis.call('HMGET', guest_key(name), 'pool', 'incarnation', 'uses', 'born', 'address', 'lease', 'condemned', 'health', 'reason', 'reset')
+  list[#list + 1] = name
+  for i = 1, 5 do list[#list + 1] = v[i] or '' end
+  return v[6], (v[7] or '') .. (v[8] or '') .. (v[9] or '') ~= '' or v[10] == '1'
+end
+
 local calls = {}
