@@ -8,6 +8,7 @@ type Turn struct {
 	Guest, Lease string
 	Began        bool
 	At           time.Time // in milliseconds, as the store has it
+	Held         bool      // it ends, and had begun before that millisecond
 }
 
 // Turn returns what a change is to the guest's place on the shelf; false: it is no turn.
@@ -15,9 +16,9 @@ func (c Change) Turn() (Turn, bool) {
 	switch {
 	case c.Lease == nil || c.Guest == "":
 	case c.Kind == Granted && c.Lease.Hit:
-		return Turn{c.Guest, c.Lease.ID, true, c.Lease.Granted}, true
+		return Turn{Guest: c.Guest, Lease: c.Lease.ID, Began: true, At: c.Lease.Granted}, true
 	case c.Kind == LeaseEnded && c.State == Shelved:
-		return Turn{c.Guest, c.Lease.ID, false, c.Lease.EndedAt}, true
+		return Turn{Guest: c.Guest, Lease: c.Lease.ID, At: c.Lease.EndedAt, Held: c.Lease.Granted.Before(c.Lease.EndedAt)}, true
 	}
 	return Turn{}, false
 }
@@ -59,8 +60,23 @@ type Turns map[string]Turn
 // read again.
 func (ts Turns) Note(t Turn) bool {
 	old, ok := ts[t.Guest]
-	if !ok || t.At.After(old.At) {
+	later, known := t.follows(old)
+	if !ok || later {
 		ts[t.Guest] = t
 	}
-	return !ok || !t.At.Equal(old.At)
+	return !ok || known
+}
+
+// follows tells whether a turn of a guest came after another, and whether that is known. Within a millisecond, a lease that was held
+// ends before all else, and each lease begins before it ends. A guest often goes from one to the next at once.
+func (t Turn) follows(o Turn) (later, known bool) {
+	switch {
+	case !t.At.Equal(o.At):
+		return t.At.After(o.At), true
+	case t.Held || o.Held:
+		return o.Held, t.Held != o.Held || t == o
+	case t.Lease == o.Lease:
+		return !t.Began, true
+	}
+	return false, false
 }

@@ -66,7 +66,8 @@ if enabled(p) then
 end
 write_over() -- and the oldest records go, with their idempotency keys
 local surplus, forgotten = redis.call('LLEN', base .. ':over') - tonumber(ARGV[5]), {}
-for i, entry in ipairs(redis.call('LRANGE', base .. ':over', 0, batch - 1)) do
+local most = 5 * batch -- to forget costs little
+for i, entry in ipairs(redis.call('LRANGE', base .. ':over', 0, most - 1)) do
   local ended, id = string.match(entry, '^(%d+) (.*)$')
   if i > surplus and tonumber(ended) >= now - tonumber(ARGV[4]) then break end
   forgotten[i] = lease_key(id)
@@ -75,5 +76,5 @@ if #forgotten > 0 then
   redis.call('DEL', unpack(forgotten))
   redis.call('LTRIM', base .. ':over', #forgotten, -1)
 end
-if #forgotten == batch then more = 1 end
+if #forgotten == most then more = 1 end
 return { 'ok', more, changed }
