@@ -196,8 +196,10 @@ func (r Request) id(caller Caller, cache string) string {
 	if r.Key == "" {
 		return cache + "." + rand.Text()
 	}
+	const random = 26 // characters of an id that is
 	sum := sha256.Sum256([]byte(lines(caller.Owner, caller.Name, r.Key)))
-	return cache + "." + base32.StdEncoding.EncodeToString(sum[:])[:26] // as long as a random one
+	id := append(make([]byte, 0, 128), cache+"."...)
+	return string(base32.StdEncoding.AppendEncode(id, sum[:])[:len(id)+random])
 }
 
 // Get returns one lease. Asking for a queued one keeps it in line. Errors: ErrUnknownLease, ErrNotYours, ErrUnavailable.

@@ -11,7 +11,7 @@
 --   override        hash   enabled, until, by: the run-time knob over the policy
 --   guests          set    names of the guests on record;  pools: of the pools that it ever had a guest of
 --   guest:<name>    hash   one guest; its field address is {host, port, user, host key}, a line each
---   in:<pool>:<state>  zset  guest name -> ms since when; the state "shelved" is the shelf
+--   in:<pool>:<state>  zset  guest name -> ms since when, whatever leases have it one after the other; the state "shelved" is the shelf
 --   lease:<id>      string one lease or request; see lease_of
 --   mirror          string version of the server's mirror of the cache, while that is true; see mirror.lua
 --   queue           zset   request id -> number in line;  queue:<pool> the same for those that the pool satisfies

@@ -58,7 +58,9 @@ for name, g in pairs(guests) do
   if g.began then later(base .. ':deadlines', g.lease, g.deadline) end
   if g.ended and g.began then record(name, cut, 'e', g.ended, 'then', g.began) else record(name, cut, 'e', g.ended or g.began) end
   redis.call('HSET', guest_key(name), 'state', g.state, 'since', stamp, 'lease', g.lease, 'uses', g.uses)
-  if g.state ~= g.was then later(index(g.pool, g.was), name, false) end
-  later(index(g.pool, g.state), name, stamp)
+  if g.state ~= g.was then
+    later(index(g.pool, g.was), name, false)
+    later(index(g.pool, g.state), name, stamp)
+  end
 end
 return { 'ok', now }
