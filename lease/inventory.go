@@ -761,7 +761,7 @@ func (s *Store) EventsIn(ctx context.Context, name string, n int, caches ...stri
 	return out[:min(n, len(out))], nil
 }
 
-// parseEvent reads an entry of a history; see history in lib.lua.
+// parseEvent reads an entry of a history; see history in core.lua.
 func parseEvent(id, entry, guest, cache string) Event {
 	at, _, _ := strings.Cut(id, "-")
 	e := Event{Time: ms(at), Guest: guest, Cache: cache}

@@ -133,20 +133,20 @@ func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
 	}
 }
 
-// carryOut carries a batch out and tells those who wait for its calls: as one script, or as two where the mirror was void or did not
-// know a lease.
+// carryOut carries a batch out and tells those who wait for its calls: as one script, or as two where the mirror did not know a lease or
+// was void, which then decides nothing any more.
 func (s *Store) carryOut(ctx context.Context, cache string, batch []*call) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Timeout) // the others of the batch go on without this caller
 	defer cancel()
-	if undone := s.try(ctx, cache, batch, true); undone != nil {
-		s.try(ctx, cache, undone, false)
+	m := s.queues.mirror(cache)
+	for undone := s.try(ctx, cache, m, batch, true); undone != nil; {
+		undone = s.try(ctx, cache, m, undone, false)
 	}
 }
 
 // try carries calls out as one script: first the turns that the mirror decides, then the others, and last what makes the next mirror. It
 // returns the calls that are not done: the mirror was void, or has learned of their leases now, where it may learn.
-func (s *Store) try(ctx context.Context, cache string, batch []*call, learn bool) (undone []*call) {
-	m := s.queues.mirror(cache)
+func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call, learn bool) (undone []*call) {
 	turns, rest := m.decide(batch, s.Now())
 	var look, ask *call
 	if learn {
@@ -198,7 +198,11 @@ func (s *Store) script(ctx context.Context, cache string, calls []*call) {
 	for _, c := range calls {
 		args = append(append(args, c.name, len(c.args)), c.args...)
 	}
-	results, err := s.scripts["calls"].Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
+	script := s.scripts["calls"]
+	if len(calls) == 1 && calls[0].name == "turns" {
+		script = s.scripts["turns"]
+	}
+	results, err := script.Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
 	if err == nil && len(results) != len(calls)+1 {
 		err = fmt.Errorf("the store answered %d calls with %d results", len(calls), len(results))
 	}

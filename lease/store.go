@@ -69,7 +69,7 @@ type Change struct {
 type Store struct {
 	rdb     redis.UniversalClient
 	options Options
-	scripts map[string]*redis.Script // "calls", see lib.lua, and those that stand alone
+	scripts map[string]*redis.Script // "calls" and "turns", see core.lua, and those that stand alone
 	queues  queues
 	turns   int // that make a mirror when they come together
 	fleet   atomic.Pointer[specs.Fleet]
@@ -109,26 +109,25 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 // alone are the scripts that stand without the library, for many caches at once.
 var alone = []string{"stock", "beat"}
 
-// loadScripts makes one script of the calls; see lib.lua.
+// loadScripts makes one script of the calls, and one of turns alone; see core.lua.
 func loadScripts() map[string]*redis.Script {
 	read := func(name string) string {
-		body, _ := sources.ReadFile("scripts/" + name)
+		body, _ := sources.ReadFile("scripts/" + name + ".lua")
 		return string(body)
 	}
-	scripts := map[string]*redis.Script{}
-	var text strings.Builder
-	text.WriteString(read("lib.lua"))
+	call := func(name string) string { return fmt.Sprintf("calls.%s = function(ARGV)\n%send\n", name, read(name)) }
+	scripts := map[string]*redis.Script{"turns": redis.NewScript(read("core") + call("turns") + read("calls"))}
+	var all strings.Builder
 	entries, _ := sources.ReadDir("scripts")
 	for _, e := range entries {
 		switch name := strings.TrimSuffix(e.Name(), ".lua"); {
 		case slices.Contains(alone, name):
-			scripts[name] = redis.NewScript(read(e.Name()))
-		case name != "lib" && name != "calls":
-			fmt.Fprintf(&text, "calls.%s = function(ARGV)\n%send\n", name, read(e.Name()))
+			scripts[name] = redis.NewScript(read(name))
+		case name != "core" && name != "lib" && name != "calls":
+			all.WriteString(call(name))
 		}
 	}
-	text.WriteString(read("calls.lua"))
-	scripts["calls"] = redis.NewScript(text.String())
+	scripts["calls"] = redis.NewScript(read("core") + read("lib") + all.String() + read("calls"))
 	return scripts
 }
 

@@ -1,5 +1,5 @@
 -- beat.lua: notes for some caches that Greenroom and Redis are there, and tells in which of them a sweep has something to do: by
--- time alone nothing comes about in most of them for long. It stands without lib.lua, whose keys it uses.
+-- time alone nothing comes about in most of them for long. It stands alone and uses the keys of core.lua.
 -- KEYS   the base of each cache; only one in a Redis Cluster, where a script must keep to one slot
 -- ARGV   1 gap ms  2 retention of ended leases ms  3 most ended leases kept; see sweep.lua
 -- Result the places of those caches in KEYS, from 1

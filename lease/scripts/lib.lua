@@ -1,104 +1,4 @@
--- lib.lua stands in front of the calls, and calls.lua behind them. Together they are one script, which carries out a list of
--- calls on one cache: what comes in at the same time goes to Redis at once. Each call stands in a file of its own, as the body
--- of a function of ARGV.
---
--- KEYS[1]  base of the keys of one cache, "<prefix>:{<cache>}". Every key a script touches begins with it, so that all of
---          them live in one slot of a Redis Cluster.
--- Result   of a call: an array: a code ("ok", or the fact that stood in the way), then what the call's header names.
---
--- Keys below the base:
---   policy          hash   the cache's settings in force (absent: the spec has the cache no more)
---   override        hash   enabled, until, by: the run-time knob over the policy
---   guests          set    names of the guests on record;  pools: of the pools that it ever had a guest of
---   guest:<name>    hash   one guest; its field address is {host, port, user, host key}, a line each
---   in:<pool>:<state>  zset  guest name -> ms since when, whatever leases have it one after the other; the state "shelved" is the shelf
---   lease:<id>      string one lease or request; see lease_of
---   mirror          string version of the server's mirror of the cache, while that is true; see mirror.lua
---   queue           zset   request id -> number in line;  queue:<pool> the same for those that the pool satisfies
---   patience        zset   request id -> ms when it lapses unless asked for again
---   deadlines       zset   lease id -> ms of expiry
---   holds, quarantine  zset  guest name -> ms of the end
---   over            list   the leases on record that have ended, the first first: ms of the end, a space, id
---   stats           hash   counters;  events:<guest> stream: its history, bounded; see event
---   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
---   shards          hash   (pools only) slot -> shard of its guest;  shard:<id> set: the slots of one
---
--- Invariants: a guest is in exactly one index; a pool with a waiting request and a shelved guest in the same enabled cache
--- does not exist after any call; a lease counts once as hit or miss, at its grant.
-
-local base = KEYS[1]
-local wanted = math.min(tonumber(ARGV[1]), 100) -- most guests that the calls can want of a shelf
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-
--- as_text writes a time, once for all that have it: writing numbers is what costs most.
-local texts = {}
-local function as_text(time)
-  local text = texts[time]
-  if not text then
-    text = string.format('%.0f', time)
-    texts[time] = text
-  end
-  return text
-end
-local stamp = as_text(now)
-
--- What many calls write to is written once, at the end: the sorted sets in:… and deadlines, the list over, and the counters. Who
--- reads one of them writes it first. later, is_over and count are the only ways to write them.
-local pending, amounts, counts, over = {}, {}, {}, {}
-
-local function write(key)
-  local members = pending[key]
-  if not members then return end
-  pending[key], amounts[key] = nil, nil
-  local out, come = {}, {}
-  for member, score in pairs(members) do
-    if score then
-      come[#come + 1] = score
-      come[#come + 1] = member
-    else
-      out[#out + 1] = member
-    end
-  end
-  if #out > 0 then redis.call('ZREM', key, unpack(out)) end
-  if #come > 0 then redis.call('ZADD', key, unpack(come)) end
-end
-
--- later puts a member into a sorted set, or takes it out where the score is false. What was said last counts.
-local function later(key, member, score)
-  if (amounts[key] or 0) >= 1000 then write(key) end -- unpack has a limit
-  local members = pending[key]
-  if not members then
-    members = {}
-    pending[key] = members
-  end
-  members[member] = score
-  amounts[key] = (amounts[key] or 0) + 1
-end
-
-local function write_over()
-  if #over > 0 then redis.call('RPUSH', base .. ':over', unpack(over)) end
-  over = {}
-end
-
-local function is_over(id)
-  if #over >= 1000 then write_over() end -- as in later
-  over[#over + 1] = stamp .. ' ' .. id
-end
-
-local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
-
--- voided says that the server's mirror is true no more: a guest changed in another way than by a turn, or what is decided by did.
-local voided = false
-
-local function write_all()
-  if voided then redis.call('DEL', base .. ':mirror') end
-  local keys = {}
-  for key in pairs(pending) do keys[#keys + 1] = key end
-  for _, key in ipairs(keys) do write(key) end
-  write_over()
-  for name, by in pairs(counts) do if by ~= 0 then redis.call('HINCRBY', base .. ':stats', name, by) end end
-end
+-- lib.lua: what all calls but turns share: who gets which guest, and where a guest goes. See core.lua.
 
 local function hash(key)
   local flat = redis.call('HGETALL', key)
@@ -108,25 +8,9 @@ local function hash(key)
   return h
 end
 
-local function guest_key(name) return base .. ':guest:' .. name end
-local function lease_key(id) return base .. ':lease:' .. id end
-local indexes = {}
-local function index(pool, state)
-  local of = indexes[pool]
-  if not of then
-    of = {}
-    indexes[pool] = of
-  end
-  if not of[state] then of[state] = base .. ':in:' .. pool .. ':' .. state end
-  return of[state]
-end
 local function guest_of(name) return hash(guest_key(name)) end
 
--- A lease is one text, which costs a third of a hash of its fields. Each field is a line, and the last may have several: 1 phase
--- 2 ended 3 how 4 outcome 5 owner 6 guest 7 incarnation 8 granted 9 deadline 10 cap 11 source 12 hit 13 wait until 14 created,
--- and then the wish, which never changes: 15 id 16 holder 17 pools 18 ttl 19 longest ttl 20 patience 21 idempotency key
--- 22 fingerprint 23 public key. Times are in ms; package lease reads and writes the same lines.
--- Writing a text is one long concatenation, because that is what Lua is quickest at.
+-- A lease is read by the patterns of its lines; see core.lua.
 local a_line = '([^\n]*)\n'
 local wish_pattern = '^' .. string.rep(a_line, 8)
 local lease_pattern = '^' .. string.rep(a_line, 14) .. '()' .. string.rep(a_line, 8)
@@ -142,26 +26,10 @@ local function lease_of(id)
     ttl = ttl, cap_ms = cap_ms, patience = patience, fingerprint = fingerprint, wish = string.sub(text, at) }
 end
 
--- running_text is a lease that is not over: its phase has six letters, and three empty lines follow it.
-local function running_text(phase, owner, guest, incarnation, granted, deadline, cap, source, hit, wait_until, created, wish)
-  return phase .. '\n\n\n\n' .. owner .. '\n' .. guest .. '\n' .. incarnation .. '\n' .. granted .. '\n' .. deadline .. '\n'
-    .. cap .. '\n' .. source .. '\n' .. hit .. '\n' .. wait_until .. '\n' .. created .. '\n' .. wish
-end
-
 local function write_lease(l)
   l.text = running_text(l.phase, l.owner, l.guest, l.incarnation, l.granted, l.deadline, l.cap, l.source, l.hit, l.wait_until, l.created, l.wish)
   redis.call('SET', lease_key(l.id), l.text)
 end
-
--- held_by reads from the text of a lease that is not over: its owner and its guest.
-local function held_by(text)
-  local first = string.find(text, '\n', 11, true)
-  return string.sub(text, 11, first - 1), string.sub(text, first + 1, string.find(text, '\n', first + 1, true) - 1)
-end
-
--- The settings, and what is known of shelves and queues, are read once for all calls; what changes them forgets them.
-local known_policy, known_override
-local shelves, sizes, queues = {}, {}, {}
 
 local function policy()
   if known_policy == nil then known_policy = hash(base .. ':policy') or false end
@@ -229,18 +97,6 @@ local function reshelved(g, to)
   end
 end
 
--- history is one entry of a guest's history, a line for each of its fields, of which the detail may have several.
-local function history(incarnation, from, to, actor, lease, reason, detail)
-  return incarnation .. '\n' .. from .. '\n' .. to .. '\n' .. actor .. '\n' .. lease .. '\n' .. reason .. '\n' .. detail
-end
-
--- record adds an entry to a guest's history: e, an event, and perhaps then, one that came at once behind it. It cuts the history only where it
--- is told to: to look whether one is too long costs as much as to write.
-local function record(name, cut, ...)
-  local key = base .. ':events:' .. name
-  if cut then redis.call('XADD', key, 'MAXLEN', '~', '200', '*', ...) else redis.call('XADD', key, '*', ...) end
-end
-
 -- event records what becomes of a guest otherwise than by a turn.
 local function event(g, to, actor, reason, detail)
   voided = true
@@ -284,11 +140,6 @@ local function leave_queue(l)
   queues = {}
 end
 
--- ended_text is a lease that is over, which it was not before.
-local function ended_text(text, how, outcome)
-  return 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' .. string.sub(text, 11)
-end
-
 -- close writes that a lease is over.
 local function close(id, text, how, outcome)
   text = ended_text(text, how, outcome)
@@ -320,8 +171,6 @@ local function grant(l, g, source, hit)
   g.lease = l.id
   move(g, 'leased', l.holder, '', '', 'uses', tonumber(g.uses or '0') + 1)
 end
-
-local lapsed = {} -- requests that ended while something else was done
 
 -- hand_over gives g to the first request in line that it satisfies; requests that nobody asks for any more lapse: those that had
 -- lapsed when the caches were last swept, for what has lapsed since may be due to a time away, which the next sweep sees.
@@ -381,8 +230,6 @@ local function settle(g, p, actor, o)
   return nil
 end
 
-local function how_it_ended(how, outcome) return how .. (outcome ~= '' and (': ' .. outcome) or '') end
-
 -- finish ends an active lease and sends its guest on; returns the text of the lease, the lease that the guest was handed to, if
 -- any, and the state that it is in now.
 local function finish(id, text, guest, how, outcome, actor, o)
@@ -432,5 +279,3 @@ local function row(list, name)
   for i = 1, 5 do list[#list + 1] = v[i] or '' end
   return v[6], (v[7] or '') .. (v[8] or '') .. (v[9] or '') ~= '' or v[10] == '1'
 end
-
-local calls = {}

@@ -1,5 +1,5 @@
 -- mirror.lua: what a server must know to decide turns by itself, see turns.lua: the guests on top of the shelf. It stands last among the
--- calls of a script. What it tells is true until something voids it; see lib.lua.
+-- calls of a script. What it tells is true until something voids it; see core.lua.
 -- ARGV   1 version of the mirror  2 that of the one before  3 most guests of a pool
 -- Result ok, uses, age ms, size, {pool, guests on the shelf, then a row of each on top, the last to be leased first}
 --        |  kept: the one before is still true  |  none: more than turns happens here

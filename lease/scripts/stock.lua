@@ -1,5 +1,5 @@
 -- stock.lua: what some caches have, at a cost that does not grow with their guests.
--- It writes nothing and runs read-only, so that no store has to write it down. It stands without lib.lua, whose clock a
+-- It writes nothing and runs read-only, so that no store has to write it down. It stands without core.lua, whose clock a
 -- read-only script may not ask everywhere.
 -- KEYS   the base of each cache; only one in a Redis Cluster, where a script must keep to one slot
 -- ARGV   the states to count, in order
