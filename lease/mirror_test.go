@@ -201,3 +201,178 @@ func TestAKeyThatComesTwiceAtOnceIsGrantedOnce(t *testing.T) {
 		}
 	})
 }
+
+// eachWay runs a test on every store, with a mirror for every turn and without any.
+func eachWay(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient, turns int)) {
+	for name, turns := range map[string]int{"by a mirror": 1, "by the scripts": 1000} {
+		t.Run(name, func(t *testing.T) {
+			leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) { test(t, rdb, turns) })
+		})
+	}
+}
+
+// What belongs to nobody may be used by anybody, but a lease of it is its holder's side's.
+func TestALeaseWithoutAnOwnerIsNotEndedByOthers(t *testing.T) {
+	eachWay(t, func(t *testing.T, rdb redis.UniversalClient, turns int) {
+		spec := ci()
+		spec.Owner = ""
+		b := open(t, rdb, spec)
+		b.MirrorFrom(turns)
+		b.shelf("ci", 3)
+		b.acquire(lease.Request{})
+		nobody := lease.Caller{Name: "nobody", Role: lease.User}
+		l, err := b.Acquire(t.Context(), nobody, lease.Request{Cache: "ci"})
+		b.must(err)
+		if _, err := b.Release(t.Context(), mallo, l.ID, lease.Release{}); !errors.Is(err, lease.ErrNotYours) {
+			t.Errorf("released by another: %v", err)
+		}
+		if l, err = b.Release(t.Context(), nobody, l.ID, lease.Release{}); err != nil || l.How != lease.Released {
+			t.Errorf("released by its holder: %+v, %v", l, err)
+		}
+	})
+}
+
+// That a lease was restored is no reason any more once it is over, or a token could take the guest from its next holder.
+func TestARestoredLeaseLeavesNoReasonBehind(t *testing.T) {
+	signer := lease.NewSigner(make([]byte, 32))
+	eachWay(t, func(t *testing.T, rdb redis.UniversalClient, turns int) {
+		b := open(t, rdb, ci())
+		b.MirrorFrom(turns)
+		ctx := t.Context()
+		g := b.shelf("ci", 1)[0]
+		l := b.acquire(lease.Request{Key: "1"})
+		token := signer.Sign(l)
+		b.loseStore()
+		b.find(g)
+		b.must(second(b.Restore(ctx, alice, signer, l.ID, token)))
+		if _, err := b.Acquire(ctx, alice, lease.Request{Cache: "ci"}); !errors.Is(err, lease.ErrNoneReady) { // makes the mirror
+			t.Errorf("there is a guest: %v", err)
+		}
+		b.release(l)
+		b.acquire(lease.Request{})
+		held := b.guest(l)
+		if held.State != lease.Leased || held.Reason != "" {
+			t.Errorf("with its next holder it is %s, reason %q", held.State, held.Reason)
+		}
+		later := l
+		later.ID, later.Granted = "ci.LATER", time.Now().Add(time.Minute) // by a clock that was ahead
+		if _, err := b.Restore(ctx, alice, signer, later.ID, signer.Sign(later)); !errors.Is(err, lease.ErrConflict) {
+			t.Errorf("another token takes it away: %v", err)
+		}
+	})
+}
+
+// loseStore loses all that is on record, and brings the fleet into force again.
+func (b *bench) loseStore() {
+	b.t.Helper()
+	b.must(b.rdb.FlushAll(b.t.Context()).Err())
+	b.must(b.Open(b.t.Context()))
+	b.must(b.Adopt(b.t.Context(), b.fleet))
+}
+
+// find puts a guest on record that a lost store knew.
+func (b *bench) find(g lease.Guest) {
+	b.t.Helper()
+	b.must(b.Found(b.t.Context(), g, lease.Machine{ID: g.ID, Host: g.Host, Port: g.Port}, time.Now().Add(time.Hour)))
+}
+
+// A token is proof of a lease on one guest, and no more where its key has led to another guest meanwhile.
+func TestATokenRestoresNoOtherGuest(t *testing.T) {
+	signer := lease.NewSigner(make([]byte, 32))
+	eachWay(t, func(t *testing.T, rdb redis.UniversalClient, turns int) {
+		b := open(t, rdb, ci())
+		b.MirrorFrom(turns)
+		ctx := t.Context()
+		g := b.shelf("ci", 1)[0]
+		before := b.acquire(lease.Request{Key: "job"})
+		token := signer.Sign(before)
+		b.loseStore()
+		b.find(g)
+		b.shelf("ci", 2)
+		b.acquire(lease.Request{})
+		now := b.acquire(lease.Request{Key: "job"})
+		if now.ID != before.ID || now.Guest == before.Guest {
+			t.Fatalf("leased %s on %s, and again %s on %s", before.ID, before.Guest, now.ID, now.Guest)
+		}
+		l, err := b.Restore(ctx, alice, signer, before.ID, token)
+		if !errors.Is(err, lease.ErrConflict) {
+			t.Errorf("the token gives %+v, %v", l, err)
+		}
+		if diff := cmp.Diff(now, b.look(now.ID)); diff != "" || b.state(g.Name) != lease.Quarantined {
+			t.Errorf("%s is %s, and the lease that the key leads to (-before +after):\n%s", g.Name, b.state(g.Name), diff)
+		}
+		if l, err := b.Restore(ctx, alice, signer, now.ID, signer.Sign(now)); err != nil || l.Guest != now.Guest {
+			t.Errorf("its own token gives %+v, %v", l, err)
+		}
+	})
+}
+
+func TestAnOverrideKeepsTheMirrorAwayUntilItEnds(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.MirrorFrom(1)
+		b.shelf("ci", 2)
+		turned := func() bool {
+			b.release(b.acquire(lease.Request{}))
+			b.release(b.acquire(lease.Request{}))
+			return b.Turned("ci") > 0
+		}
+		b.must(b.Toggle(t.Context(), admin, "ci", lease.Override{Enabled: true, Until: time.Now().Add(time.Hour)}))
+		if turned() {
+			t.Error("a mirror decides while an override is in force")
+		}
+		b.must(rdb.HSet(t.Context(), b.key("override"), "until", time.Now().Add(-time.Second).UnixMilli()).Err())
+		if !turned() {
+			t.Error("no mirror decides although the override is over")
+		}
+	})
+}
+
+// A time to live is kept in whole milliseconds, and so it is answered.
+func TestATTLIsAnsweredAsItIsOnRecord(t *testing.T) {
+	eachWay(t, func(t *testing.T, rdb redis.UniversalClient, turns int) {
+		b := open(t, rdb, ci())
+		b.MirrorFrom(turns)
+		b.shelf("ci", 2)
+		b.acquire(lease.Request{})
+		l := b.acquire(lease.Request{TTL: 1500500 * time.Microsecond})
+		if diff := cmp.Diff(b.look(l.ID), l); diff != "" {
+			t.Errorf("the answer is not what is on record (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A store that takes no more does nothing by halves: what has no deadline would never end.
+func TestALeaseHasItsDeadlineAlsoWhereMemoryIsUsedUp(t *testing.T) {
+	for name, turns := range map[string]int{"by a mirror": 1, "by the scripts": 1000} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t, leasetest.Redis(t).Client, ci())
+			b.MirrorFrom(turns)
+			ctx := t.Context()
+			b.shelf("ci", 4)
+			b.acquire(lease.Request{Key: "1"}) // makes the mirror
+			l := b.acquire(lease.Request{Key: "2"})
+			r := lease.Request{Cache: "ci", Key: "3"}
+			calls := map[string]func() error{
+				"acquire": func() error { return second(b.Acquire(ctx, alice, r)) },
+				"release": func() error { return second(b.Release(ctx, alice, l.ID, lease.Release{})) },
+			}
+			before := b.record()
+			for what, call := range calls {
+				b.must(b.rdb.ConfigSet(ctx, "maxmemory", "1").Err())
+				if err := call(); !errors.Is(err, lease.ErrUnavailable) {
+					t.Errorf("%s: want ErrUnavailable, got %v", what, err)
+				}
+				b.must(b.rdb.ConfigSet(ctx, "maxmemory", "0").Err())
+				if diff := cmp.Diff(before, b.record()); diff != "" {
+					t.Errorf("%s has left something (-before +after):\n%s", what, diff)
+				}
+			}
+			for what, call := range calls {
+				if err := call(); err != nil {
+					t.Errorf("%s with memory again: %v", what, err)
+				}
+			}
+		})
+	}
+}
