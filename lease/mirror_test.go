@@ -344,35 +344,37 @@ func TestATTLIsAnsweredAsItIsOnRecord(t *testing.T) {
 
 // A store that takes no more does nothing by halves: what has no deadline would never end.
 func TestALeaseHasItsDeadlineAlsoWhereMemoryIsUsedUp(t *testing.T) {
-	for name, turns := range map[string]int{"by a mirror": 1, "by the scripts": 1000} {
-		t.Run(name, func(t *testing.T) {
-			b := open(t, leasetest.Redis(t).Client, ci())
-			b.MirrorFrom(turns)
-			ctx := t.Context()
-			b.shelf("ci", 4)
-			b.acquire(lease.Request{Key: "1"}) // makes the mirror
-			l := b.acquire(lease.Request{Key: "2"})
-			r := lease.Request{Cache: "ci", Key: "3"}
-			calls := map[string]func() error{
-				"acquire": func() error { return second(b.Acquire(ctx, alice, r)) },
-				"release": func() error { return second(b.Release(ctx, alice, l.ID, lease.Release{})) },
-			}
-			before := b.record()
-			for what, call := range calls {
-				b.must(b.rdb.ConfigSet(ctx, "maxmemory", "1").Err())
-				if err := call(); !errors.Is(err, lease.ErrUnavailable) {
-					t.Errorf("%s: want ErrUnavailable, got %v", what, err)
+	rdb := leasetest.Redis(t).Client
+	calls := map[string]func(b *bench, l lease.Lease) error{
+		"acquire": func(b *bench, _ lease.Lease) error {
+			return second(b.Acquire(b.t.Context(), alice, lease.Request{Cache: "ci", Key: "3"}))
+		},
+		"release": func(b *bench, l lease.Lease) error {
+			return second(b.Release(b.t.Context(), alice, l.ID, lease.Release{}))
+		},
+	}
+	for name, call := range calls {
+		for way, turns := range map[string]int{"by a mirror": 1, "by the scripts": 1000} {
+			t.Run(name+" "+way, func(t *testing.T) {
+				b := open(t, rdb, ci())
+				b.MirrorFrom(turns)
+				b.shelf("ci", 4)
+				b.acquire(lease.Request{Key: "1"}) // makes the mirror
+				l := b.acquire(lease.Request{Key: "2"})
+				before := b.record()
+				b.must(rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
+				err := call(b, l)
+				b.must(rdb.ConfigSet(t.Context(), "maxmemory", "0").Err())
+				if !errors.Is(err, lease.ErrUnavailable) {
+					t.Errorf("want ErrUnavailable, got %v", err)
 				}
-				b.must(b.rdb.ConfigSet(ctx, "maxmemory", "0").Err())
 				if diff := cmp.Diff(before, b.record()); diff != "" {
-					t.Errorf("%s has left something (-before +after):\n%s", what, diff)
+					t.Errorf("it has left something (-before +after):\n%s", diff)
 				}
-			}
-			for what, call := range calls {
-				if err := call(); err != nil {
-					t.Errorf("%s with memory again: %v", what, err)
+				if err := call(b, l); err != nil {
+					t.Errorf("with memory again: %v", err)
 				}
-			}
-		})
+			})
+		}
 	}
 }
