@@ -1,7 +1,6 @@
 package lease_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,12 +38,6 @@ func holdBack(rdb redis.UniversalClient) (came chan struct{}, goOn func()) {
 	return came, func() { close(gate) }
 }
 
-// inLine is how many calls wait for a script to come back.
-func inLine() int {
-	stacks := make([]byte, 1<<20)
-	return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("[chan receive]:\ngreenroom/lease.(*Store).send("))
-}
-
 // together has calls on cache ci carried out as one batch, in this order.
 func (b *bench) together(calls ...func()) {
 	b.t.Helper()
@@ -54,7 +47,7 @@ func (b *bench) together(calls ...func()) {
 	<-came
 	for i, call := range calls {
 		all.Go(call)
-		for late := time.Now().Add(20 * time.Second); inLine() <= i; runtime.Gosched() {
+		for late := time.Now().Add(20 * time.Second); b.Waiting("ci") <= i; runtime.Gosched() {
 			if time.Now().After(late) {
 				b.t.Fatalf("call %d is not in line", i+1)
 			}
