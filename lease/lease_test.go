@@ -79,10 +79,16 @@ func (b *bench) shelf(cache string, n int) (made []lease.Guest) {
 
 func (b *bench) boot(g lease.Guest) lease.Guest {
 	b.t.Helper()
+	return b.bootAs(g, lease.Machine{ID: g.Name, Host: "127.0.0.1", Port: 22})
+}
+
+// bootAs brings a guest up with the machine that its run made.
+func (b *bench) bootAs(g lease.Guest, m lease.Machine) lease.Guest {
+	b.t.Helper()
 	ctx := b.t.Context()
 	g, err := b.Claim(ctx, g, lease.Provisioning, "run1", "", 0)
 	b.must(err)
-	g, err = b.Publish(ctx, g, "run1", g.Incarnation, lease.Machine{ID: g.Name, Host: "127.0.0.1", Port: 22})
+	g, err = b.Publish(ctx, g, "run1", g.Incarnation, m)
 	b.must(err)
 	g, err = b.Booted(ctx, g)
 	b.must(err)

@@ -133,8 +133,8 @@ func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
 	}
 }
 
-// carryOut carries a batch out and tells those who wait for its calls: as one script, or as two where the mirror did not know a lease or
-// was void, which then decides nothing any more.
+// carryOut carries a batch out and tells those who wait for its calls: as one script, and one more where the mirror did not know a lease, and
+// one where it was void. Then it decides nothing any more.
 func (s *Store) carryOut(ctx context.Context, cache string, batch []*call) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Timeout) // the others of the batch go on without this caller
 	defer cancel()

@@ -120,7 +120,7 @@ func (m *mirror) decide(batch []*call, now time.Time) (decided *turns, rest []*c
 	if t.calls == nil {
 		return nil, rest
 	}
-	m.used = now
+	m.used = time.Now()
 	m.batches++
 	return t, rest
 }
@@ -180,7 +180,7 @@ func pop(guests []*reflection) (last *reflection, rest []*reflection) {
 func (m *mirror) end(args []any, t *turning, now time.Time) []any {
 	g := m.leases[t.id]
 	switch {
-	case g == nil, g.lease.Granted.IsZero(), !t.caller.runs(g.lease), !t.plainly(),
+	case g == nil, g.lease.Granted.IsZero(), !t.caller.runs(g.lease.Owner), !t.plainly(),
 		m.uses > 0 && g.uses >= m.uses,
 		m.age > 0 && now.Sub(g.born) >= m.age,
 		m.shelved >= m.size:

@@ -102,16 +102,10 @@ func (b *bench) giveBack(l lease.Lease, how lease.Release) (lease.Lease, lease.G
 // stand brings n guests of a kind to the shelf.
 func (b *bench) stand(cache string, n int, m lease.Machine) {
 	b.t.Helper()
-	ctx := b.t.Context()
 	for range n {
-		g, err := b.Plan(ctx, b.fleet.Pool("local"), b.fleet.Cache(cache), "s1", "d1", false)
+		g, err := b.Plan(b.t.Context(), b.fleet.Pool("local"), b.fleet.Cache(cache), "s1", "d1", false)
 		b.must(err)
-		g, err = b.Claim(ctx, g, lease.Provisioning, "run1", "", 0)
-		b.must(err)
-		g, err = b.Publish(ctx, g, "run1", g.Incarnation, m)
-		b.must(err)
-		_, err = b.Booted(ctx, g)
-		b.must(err)
+		b.bootAs(g, m)
 	}
 }
 
@@ -236,14 +230,8 @@ func TestALeaseWithoutAnOwnerIsNotEndedByOthers(t *testing.T) {
 func TestARestoredLeaseLeavesNoReasonBehind(t *testing.T) {
 	signer := lease.NewSigner(make([]byte, 32))
 	eachWay(t, func(t *testing.T, rdb redis.UniversalClient, turns int) {
-		b := open(t, rdb, ci())
-		b.MirrorFrom(turns)
-		ctx := t.Context()
-		g := b.shelf("ci", 1)[0]
-		l := b.acquire(lease.Request{Key: "1"})
-		token := signer.Sign(l)
-		b.loseStore()
-		b.find(g)
+		b, l := lost(t, rdb, turns)
+		ctx, token := t.Context(), signer.Sign(l)
 		b.must(second(b.Restore(ctx, alice, signer, l.ID, token)))
 		if _, err := b.Acquire(ctx, alice, lease.Request{Cache: "ci"}); !errors.Is(err, lease.ErrNoneReady) { // makes the mirror
 			t.Errorf("there is a guest: %v", err)
@@ -262,32 +250,27 @@ func TestARestoredLeaseLeavesNoReasonBehind(t *testing.T) {
 	})
 }
 
-// loseStore loses all that is on record, and brings the fleet into force again.
-func (b *bench) loseStore() {
-	b.t.Helper()
-	b.must(b.rdb.FlushAll(b.t.Context()).Err())
-	b.must(b.Open(b.t.Context()))
-	b.must(b.Adopt(b.t.Context(), b.fleet))
-}
-
-// find puts a guest on record that a lost store knew.
-func (b *bench) find(g lease.Guest) {
-	b.t.Helper()
-	b.must(b.Found(b.t.Context(), g, lease.Machine{ID: g.ID, Host: g.Host, Port: g.Port}, time.Now().Add(time.Hour)))
+// lost is a store that was lost, and a lease under the key "job" of a guest that was found again.
+func lost(t *testing.T, rdb redis.UniversalClient, turns int) (*bench, lease.Lease) {
+	t.Helper()
+	b := open(t, rdb, ci())
+	b.MirrorFrom(turns)
+	g := b.shelf("ci", 1)[0]
+	l := b.acquire(lease.Request{Key: "job"})
+	ctx := t.Context()
+	b.must(rdb.FlushAll(ctx).Err())
+	b.must(b.Open(ctx))
+	b.must(b.Adopt(ctx, b.fleet))
+	b.must(b.Found(ctx, g, lease.Machine{ID: g.ID, Host: g.Host, Port: g.Port}, time.Now().Add(time.Hour)))
+	return b, l
 }
 
 // A token is proof of a lease on one guest, and no more where its key has led to another guest meanwhile.
 func TestATokenRestoresNoOtherGuest(t *testing.T) {
 	signer := lease.NewSigner(make([]byte, 32))
 	eachWay(t, func(t *testing.T, rdb redis.UniversalClient, turns int) {
-		b := open(t, rdb, ci())
-		b.MirrorFrom(turns)
-		ctx := t.Context()
-		g := b.shelf("ci", 1)[0]
-		before := b.acquire(lease.Request{Key: "job"})
-		token := signer.Sign(before)
-		b.loseStore()
-		b.find(g)
+		b, before := lost(t, rdb, turns)
+		ctx, token := t.Context(), signer.Sign(before)
 		b.shelf("ci", 2)
 		b.acquire(lease.Request{})
 		now := b.acquire(lease.Request{Key: "job"})
@@ -298,8 +281,8 @@ func TestATokenRestoresNoOtherGuest(t *testing.T) {
 		if !errors.Is(err, lease.ErrConflict) {
 			t.Errorf("the token gives %+v, %v", l, err)
 		}
-		if diff := cmp.Diff(now, b.look(now.ID)); diff != "" || b.state(g.Name) != lease.Quarantined {
-			t.Errorf("%s is %s, and the lease that the key leads to (-before +after):\n%s", g.Name, b.state(g.Name), diff)
+		if diff := cmp.Diff(now, b.look(now.ID)); diff != "" || b.state(before.Guest) != lease.Quarantined {
+			t.Errorf("%s is %s, and the lease that the key leads to (-before +after):\n%s", before.Guest, b.state(before.Guest), diff)
 		}
 		if l, err := b.Restore(ctx, alice, signer, now.ID, signer.Sign(now)); err != nil || l.Guest != now.Guest {
 			t.Errorf("its own token gives %+v, %v", l, err)

@@ -241,11 +241,6 @@ func (c Caller) on(id string) []any {
 	return []any{id, escape(c.Owner), flag(c.rules())}
 }
 
-func (c Caller) rules() bool { return c.Role == Admin || c.Role == System }
-
-// runs tells whether a lease is the caller's, as may in lib.lua does.
-func (c Caller) runs(l Lease) bool { return c.rules() || c.Owner == l.Owner }
-
 // onLease does something with one lease and returns it, and the state that its guest was sent to.
 func (s *Store) onLease(ctx context.Context, id string, c *call) (Lease, State, error) {
 	cache, err := CacheOf(id)

@@ -34,7 +34,7 @@ func (s *Store) SweepCache(ctx context.Context, cache string) error {
 // Sweep sweeps every cache that has something to sweep. It must have run once before the first call after a start: time in which
 // nobody could renew is given back then.
 func (s *Store) Sweep(ctx context.Context) error {
-	s.queues.forget(s.Now().Add(-mirrorStays))
+	s.queues.forget(time.Now().Add(-mirrorStays))
 	due, err := s.beat(ctx)
 	errs := []error{err}
 	for _, c := range due {

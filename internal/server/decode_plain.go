@@ -7,21 +7,21 @@ import "greenroom/lease/client"
 func decodePlain(body []byte, into any) bool {
 	switch into := into.(type) {
 	case *client.Request:
-		var r client.Request
-		ok := members(body, func(name, value []byte) bool { return setRequest(&r, name, value) })
-		if ok {
-			*into = r
-		}
-		return ok
+		return readPlain(body, into, setRequest)
 	case *client.Release:
-		var r client.Release
-		ok := members(body, func(name, value []byte) bool { return setRelease(&r, name, value) })
-		if ok {
-			*into = r
-		}
-		return ok
+		return readPlain(body, into, setRelease)
 	}
 	return false
+}
+
+// readPlain reads a body by what sets one of its members, all of it or nothing.
+func readPlain[T any](body []byte, into *T, set func(to *T, name, value []byte) bool) bool {
+	var read T
+	ok := members(body, func(name, value []byte) bool { return set(&read, name, value) })
+	if ok {
+		*into = read
+	}
+	return ok
 }
 
 func setRequest(r *client.Request, name, value []byte) bool {

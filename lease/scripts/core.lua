@@ -28,7 +28,6 @@
 -- does not exist after any call; a lease counts once as hit or miss, at its grant.
 
 local base = KEYS[1]
-local wanted = math.min(tonumber(ARGV[1]), 100) -- most guests that the calls can want of a shelf
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 

@@ -71,6 +71,8 @@ local function size(pool)
   return sizes[pool]
 end
 
+local wanted = math.min(tonumber(ARGV[1]), 100) -- most guests that the calls can want of a shelf
+
 -- top is the guest of a pool that was shelved last, or nil. It looks as far down as all calls together can want.
 local function top(pool)
   local shelf = shelves[pool]
