@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -107,6 +108,60 @@ func TestABatchMirrorsTheShelfThatItLeaves(t *testing.T) {
 	}
 }
 
+// places are when a sweep looks at the leases, by guest.
+func (b *bench) places() map[string]time.Time {
+	all, err := b.rdb.ZRangeWithScores(b.t.Context(), b.key("deadlines"), 0, -1).Result()
+	b.must(err)
+	of := map[string]time.Time{}
+	for _, z := range all {
+		of[z.Member.(string)] = time.UnixMilli(int64(z.Score)).UTC()
+	}
+	return of
+}
+
+// A guest that goes to its next holder is left in its place among the deadlines, unless it comes due earlier now.
+func TestALeaseEndsAtItsOwnDeadline(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, ttl := range []time.Duration{20 * time.Minute, 10 * time.Minute, time.Minute} {
+			t.Run(ttl.String(), func(t *testing.T) {
+				b := open(t, rdb, ci())
+				b.MirrorFrom(1)
+				b.must(b.Sweep(t.Context()))
+				b.shelf("ci", 3)
+				b.acquire(lease.Request{}) // makes the mirror
+				first, turned := b.acquire(lease.Request{TTL: 10 * time.Minute}), b.Turned("ci")
+				var second lease.Lease
+				b.together(func() { second = b.acquire(lease.Request{TTL: ttl}) }, func() { b.release(first) })
+				if second.Guest != first.Guest || b.Turned("ci") != turned+1 {
+					t.Fatalf("%s and then %s, in %d batches", first.Guest, second.Guest, b.Turned("ci")-turned)
+				}
+				want := first.Deadline
+				if second.Deadline.Before(want) {
+					want = second.Deadline
+				}
+				if got := b.places()[second.Guest]; !got.Equal(want) {
+					t.Errorf("it is looked at at %v, want %v", got, want)
+				}
+				b.past("deadlines", second.Guest)
+				b.must(b.Sweep(t.Context()))
+				if diff := cmp.Diff(second, b.look(second.ID)); diff != "" || !b.places()[second.Guest].Equal(second.Deadline) {
+					t.Errorf("after a look too early it is looked at at %v, and the lease is (-before +after):\n%s", b.places()[second.Guest], diff)
+				}
+				b.past("deadlines", second.Guest)
+				b.pause(second)
+				if l := b.look(second.ID); l.Deadline.Before(second.Deadline) || b.places()[second.Guest].After(l.Deadline) {
+					t.Errorf("after a gap it ends at %v, before at %v, and is looked at at %v", l.Deadline, second.Deadline, b.places()[second.Guest])
+				}
+				b.runsOut(second)
+				b.must(b.Sweep(t.Context()))
+				if l := b.look(second.ID); l.How != lease.Expired || b.state(l.Guest) != lease.Shelved {
+					t.Errorf("want it expired, got %+v", l)
+				}
+			})
+		}
+	})
+}
+
 // A mirror whose version is true and that is wrong nevertheless writes nothing: the scripts decide, as if there were none.
 func TestAWrongMirrorWritesNothing(t *testing.T) {
 	take := func(b *bench, _ lease.Lease) (lease.Lease, error) {
@@ -124,7 +179,7 @@ func TestAWrongMirrorWritesNothing(t *testing.T) {
 		{"the id is taken", func(b *bench, _ lease.Lease) { b.release(b.acquire(lease.Request{Key: "3"})) }, take},
 		{"the lease is over", func(b *bench, l lease.Lease) {
 			b.rewrite(l, "active\n\n\n\n", fmt.Sprintf("ended\n%d\nexpired\n\n", l.Granted.UnixMilli()))
-			b.must(b.rdb.ZRem(b.t.Context(), b.key("deadlines"), l.ID).Err())
+			b.must(b.rdb.ZRem(b.t.Context(), b.key("deadlines"), l.Guest).Err())
 		}, give},
 		{"the lease has another guest", func(b *bench, l lease.Lease) { b.rewrite(l, "\n"+l.Guest+"\n", "\nlocal-1\n") }, give},
 		{"the lease is gone", func(b *bench, l lease.Lease) { b.must(b.rdb.Del(b.t.Context(), b.key("lease:"+l.ID)).Err()) }, give},
@@ -461,11 +516,7 @@ func (u *user) give(how lease.Release) error {
 
 // end ends a lease, which may have run out.
 func (p *party) end(l lease.Lease, how lease.Release) error {
-	p.mu.Lock()
-	if p.held[l.Guest] == l.ID {
-		delete(p.held, l.Guest)
-	}
-	p.mu.Unlock()
+	p.letGo(l)
 	ended, err := p.Release(p.t.Context(), alice, l.ID, how)
 	if err != nil {
 		return err
@@ -481,6 +532,15 @@ func (p *party) end(l lease.Lease, how lease.Release) error {
 		return fmt.Errorf("%s of %s ended as %+v", l.ID, l.Guest, ended)
 	}
 	return nil
+}
+
+// letGo notes that a guest may be another's from now on.
+func (p *party) letGo(l lease.Lease) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held[l.Guest] == l.ID {
+		delete(p.held, l.Guest)
+	}
 }
 
 func (u *user) renew() error {
@@ -506,7 +566,8 @@ func (u *user) runOut() error {
 	case !ok || err != nil:
 		return err
 	case l.Phase == lease.Active:
-		u.past("deadlines", l.ID)
+		u.letGo(l)
+		u.runsOut(l)
 	}
 	return u.end(l, lease.Release{})
 }
@@ -624,16 +685,21 @@ func (p *party) check() {
 	p.same("the guests of the leases", p.held, held)
 	p.same("the indexes of the guests", in, p.indexes())
 
-	active, err := p.rdb.ZRange(ctx, p.key("deadlines"), 0, -1).Result()
+	active, err := p.Leases(ctx, "ci", 1000)
 	p.must(err)
+	places := p.places()
+	p.same("the guests that have a deadline", slices.Sorted(maps.Keys(held)), slices.Sorted(maps.Keys(places)))
 	over, err := p.rdb.LRange(ctx, p.key("over"), 0, -1).Result()
 	p.must(err)
 	if !slices.IsSortedFunc(over, func(x, y string) int { return strings.Compare(x[:13], y[:13]) }) {
 		p.t.Error("the leases that are over are not in the order of their ends")
 	}
 	leases := map[string]lease.Phase{}
-	for _, id := range active {
-		leases[id] = lease.Active
+	for _, l := range active {
+		leases[l.ID] = lease.Active
+		if known := places[l.Guest]; known.After(l.Deadline) {
+			p.t.Errorf("%s ends at %v and is looked at at %v", l.ID, l.Deadline, known)
+		}
 	}
 	for _, entry := range over {
 		_, id, _ := strings.Cut(entry, " ")

@@ -319,7 +319,7 @@ func TestRequestsThatLapseTogetherAllEndAsTheyShouldAndAreTold(t *testing.T) {
 		for time.Now().Before(last.WaitUntil.Add(10 * time.Millisecond)) {
 			b.must(b.Ping(t.Context()))
 		}
-		b.past("deadlines", held.ID)
+		b.runsOut(held)
 		b.must(b.Sweep(t.Context()))
 		for _, id := range ids {
 			if l := b.look(id); l.How != lease.TimedOut {

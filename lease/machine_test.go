@@ -210,7 +210,7 @@ func (m *machine) releaseEnded(t *rapid.T) {
 
 func (m *machine) expire(t *rapid.T) {
 	id := m.anyActive(t)
-	m.past("deadlines", id)
+	m.runsOut(lease.Lease{ID: id, Guest: m.active[id]})
 	m.must(m.Sweep(m.t.Context()))
 	delete(m.active, id)
 	m.ended = append(m.ended, id)

@@ -2,6 +2,8 @@ package lease
 
 import (
 	"crypto/rand"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -43,19 +45,23 @@ type top struct {
 
 // reflection is a guest as the mirror shows it, shelved or leased.
 type reflection struct {
-	shown Guest // to its holder
+	shown Guest // to its holder; never changed
 	pool  string
 	uses  int
 	born  time.Time
-	lease Lease // granted at the zero time: nobody knows yet whether it began
+	lease Lease   // granted at the zero time: nobody knows yet whether it began
+	head  *string // of the last lease on it; see under
+
+	ends, begins *turning // in the batch at hand
 }
 
 // turning is a call that a mirror may decide: for a lease to begin, or to end with its guest back on the shelf.
 type turning struct {
 	call
-	id    string
-	lease Lease       // what is asked for; then what has come of it
-	guest *reflection // of a mirror that decided it
+	id      string
+	lease   Lease       // what is asked for; then what has come of it
+	guest   *reflection // of a mirror that decided it
+	history string      // what it writes into the guest's
 
 	wish    string // of what begins; see lease_of in lib.lua
 	longest time.Duration
@@ -63,8 +69,8 @@ type turning struct {
 	line    int    // most in the queue
 	spares  string // the pool whose spares it asks for
 
-	ends    bool
 	caller  Caller
+	ends    bool
 	outcome string
 	hold    time.Duration
 	discard bool
@@ -82,6 +88,7 @@ func (t *turning) plain() []any {
 type turns struct {
 	call  // that writes them down
 	calls []*call
+	rows  []*reflection // guests of which it tells
 	back  []*reflection // guests that are on the shelf then
 }
 
@@ -95,18 +102,12 @@ func (m *mirror) decide(batch []*call, now time.Time) (decided *turns, rest []*c
 	if m.dead {
 		return nil, batch
 	}
-	t := &turns{call: call{name: "turns", args: append(make([]any, 0, 2+11*len(batch)), m.version, 0)}}
+	t := &turns{calls: make([]*call, 0, len(batch)), rows: make([]*reflection, 0, len(batch))}
 	for _, ends := range []bool{true, false} { // what ends goes to who comes next
 		for _, c := range batch {
-			if c.turning == nil || c.turning.ends != ends {
-				continue
-			}
-			if t.args = m.turn(t.args, c.turning, now); c.turning.guest != nil {
+			if c.turning != nil && c.turning.ends == ends && m.turn(t, c.turning, now) {
 				t.calls = append(t.calls, c)
 			}
-		}
-		if ends {
-			t.args[1] = len(t.calls)
 		}
 	}
 	for _, c := range batch {
@@ -117,39 +118,87 @@ func (m *mirror) decide(batch []*call, now time.Time) (decided *turns, rest []*c
 	for _, top := range m.tops {
 		t.back, top.back = append(t.back, top.back...), nil
 	}
-	if t.calls == nil {
+	if len(t.calls) == 0 {
 		return nil, rest
 	}
+	t.write(m.version)
 	m.used = time.Now()
 	m.batches++
 	return t, rest
 }
 
-// turn decides one call, if it can, and adds what is to be written.
-func (m *mirror) turn(args []any, t *turning, now time.Time) []any {
-	if t.ends {
-		return m.end(args, t, now)
+// turn decides one call, if it can.
+func (m *mirror) turn(of *turns, t *turning, now time.Time) bool {
+	if t.ends && m.end(t, now) {
+		of.rows = append(of.rows, t.guest)
+	} else if !t.ends && m.begin(t) && t.guest.ends == nil {
+		of.rows = append(of.rows, t.guest)
 	}
-	return m.begin(args, t)
+	return t.guest != nil
 }
 
-func (m *mirror) begin(args []any, t *turning) []any {
+func (m *mirror) begin(t *turning) bool {
 	l := &t.lease
 	if m.leases[t.id] != nil || m.again[t.id] {
-		return args // it was sent twice
+		return false // it was sent twice
 	}
 	g := m.take(t)
 	if g == nil {
-		return args
+		return false
 	}
 	g.uses++
 	l.Guest, l.Incarnation, l.Source = g.shown.Name, g.shown.Incarnation, "shelf"
 	if g.pool == t.spares {
 		l.Source = "spare"
 	}
-	t.guest, g.lease, m.leases[t.id] = g, *l, g
-	return append(args, l.Guest, g.pool, l.Incarnation, escape(l.Holder), t.id, g.uses, escape(l.Owner), l.TTL.Milliseconds(),
-		t.longest.Milliseconds(), l.Source, t.wish)
+	t.guest, g.lease, g.begins, m.leases[t.id] = g, *l, t, g
+	return true
+}
+
+// write makes the call of turns; see turns.lua.
+func (t *turns) write(version string) {
+	const size = 14
+	t.name, t.args = "turns", append(make([]any, 0, 1+size*len(t.rows)), version)
+	for _, g := range t.rows { // pointers, because to put each text into an interface would take an allocation
+		t.args = append(t.args, &g.shown.Name, &g.pool, &g.uses)
+		if e := g.ends; e != nil {
+			e.history = g.history(Leased, Shelved, e, ended(Released, e.outcome))
+			t.args = append(t.args, &e.id, g.under(e), &e.outcome, &e.history)
+		} else {
+			t.args = append(t.args, "", "", "", "")
+		}
+		if b := g.begins; b != nil {
+			b.history = g.history(Shelved, Leased, b, "")
+			t.args = append(t.args, &b.id, g.under(b), inMillis(min(b.lease.TTL, b.longest)), inMillis(b.longest), &b.lease.Source, &b.wish, &b.history)
+		} else {
+			t.args = append(t.args, "", "", "", "", "", "", "")
+		}
+		g.ends, g.begins = nil, nil
+	}
+}
+
+// ended is how a lease ended, for the history of its guest; see how_it_ended in lib.lua.
+func ended(how, outcome string) string {
+	if outcome == "" {
+		return how
+	}
+	return how + ": " + outcome
+}
+
+// under is the head of the text of a lease on the guest; see running_text in core.lua.
+func (g *reflection) under(t *turning) *string {
+	if owner := escape(t.lease.Owner); g.head == nil || !strings.HasPrefix((*g.head)[headStart:], owner+"\n") {
+		head := "active\n\n\n\n" + owner + "\n" + g.shown.Name + "\n" + strconv.Itoa(g.shown.Incarnation) + "\n"
+		g.head = &head
+	}
+	return g.head
+}
+
+const headStart = len("active\n\n\n\n")
+
+// history is an entry of the guest's history; see history in lib.lua.
+func (g *reflection) history(from, to State, t *turning, detail string) string {
+	return strconv.Itoa(g.shown.Incarnation) + "\n" + string(from) + "\n" + string(to) + "\n" + escape(t.caller.Name) + "\n" + t.id + "\n\n" + detail
 }
 
 // take takes a guest of the first pool that has one; nil: none is known.
@@ -177,22 +226,22 @@ func pop(guests []*reflection) (last *reflection, rest []*reflection) {
 	return guests[n], guests[:n]
 }
 
-func (m *mirror) end(args []any, t *turning, now time.Time) []any {
+func (m *mirror) end(t *turning, now time.Time) bool {
 	g := m.leases[t.id]
 	switch {
 	case g == nil, g.lease.Granted.IsZero(), !t.caller.runs(g.lease.Owner), !t.plainly(),
 		m.uses > 0 && g.uses >= m.uses,
 		m.age > 0 && now.Sub(g.born) >= m.age,
 		m.shelved >= m.size:
-		return args
+		return false
 	}
 	delete(m.leases, t.id)
-	t.guest, t.lease, g.lease = g, g.lease, Lease{}
+	t.guest, t.lease, g.lease, g.ends = g, g.lease, Lease{}, t
 	t.lease.Phase, t.lease.How, t.lease.Outcome, t.lease.Deadline = Ended, Released, t.outcome, time.Time{}
 	top := m.tops[g.pool]
 	top.back = append(top.back, g)
 	m.shelved++
-	return append(args, t.lease.Guest, g.pool, t.lease.Incarnation, escape(t.caller.Name), t.id, g.uses, t.outcome)
+	return true
 }
 
 // settle notes what came of turns. It returns the calls that are done, or have failed, and those that are not: the mirror was void.
@@ -234,9 +283,7 @@ func (m *mirror) written(t *turning, now time.Time) {
 	}
 	l.Created, l.Granted, l.Cap, l.Deadline = now, now, now.Add(t.longest), now.Add(min(l.TTL, t.longest))
 	t.guest.lease = *l
-	shown := t.guest.shown
-	shown.Lease = l.ID
-	l.Leased = &shown
+	l.Leased = &t.guest.shown
 	m.shelved--
 }
 

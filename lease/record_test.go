@@ -38,7 +38,7 @@ func TestALineBreakMovesNothingInARecord(t *testing.T) {
 			b.must(err)
 			return l
 		}
-		wantGuest := &lease.Guest{Name: g.Name, State: lease.Leased, Incarnation: 1, Lease: l.ID, Host: "a\nb", Port: 22, User: "c\nd", HostKey: "e\nf\n"}
+		wantGuest := &lease.Guest{Name: g.Name, State: lease.Leased, Incarnation: 1, Host: "a\nb", Port: 22, User: "c\nd", HostKey: "e\nf\n"}
 		if diff := cmp.Diff(wantGuest, l.Leased); diff != "" {
 			t.Errorf("the guest of the grant (-want +got):\n%s", diff)
 		}

@@ -49,7 +49,7 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	id, ttl := r.id(caller, c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max).Truncate(time.Millisecond)
 	wish := lines(id, caller.Name, strings.Join(pools, ","), inMillis(ttl), inMillis(c.Lease.Max), inMillis(s.options.Patience),
 		r.Key, fingerprint(r), r.PublicKey)
-	t := &turning{id: id, wish: wish, longest: c.Lease.Max.Truncate(time.Millisecond), wait: wait, line: s.options.MaxQueue, spares: invisible, lease: Lease{
+	t := &turning{id: id, wish: wish, longest: c.Lease.Max.Truncate(time.Millisecond), wait: wait, line: s.options.MaxQueue, spares: invisible, caller: caller, lease: Lease{
 		ID: id, Cache: c.Name, Holder: caller.Name, Owner: caller.Owner, Phase: Active, Pools: pools, TTL: ttl, PublicKey: r.PublicKey, Hit: true,
 	}}
 	t.call = call{name: "acquire", turning: t}
@@ -205,7 +205,7 @@ func (r Request) id(caller Caller, cache string) string {
 // Get returns one lease. Asking for a queued one keeps it in line. Errors: ErrUnknownLease, ErrNotYours, ErrUnavailable.
 func (s *Store) Get(ctx context.Context, caller Caller, id string) (Lease, error) {
 	l, _, err := s.onLease(ctx, id, &call{name: "get", args: caller.on(id)})
-	return l, err
+	return *l, err
 }
 
 // Wait returns the lease when it is queued no more, or as it stands when ctx ends.
@@ -233,7 +233,7 @@ func (s *Store) Wait(ctx context.Context, caller Caller, id string) (Lease, erro
 // Errors: ErrOver, ErrQueued, ErrUnknownLease, ErrNotYours, ErrUnavailable.
 func (s *Store) Renew(ctx context.Context, caller Caller, id string) (Lease, error) {
 	l, _, err := s.onLease(ctx, id, &call{name: "renew", args: caller.on(id)})
-	return l, err
+	return *l, err
 }
 
 // on is how the scripts are told who wants something of a lease, and of which.
@@ -242,17 +242,17 @@ func (c Caller) on(id string) []any {
 }
 
 // onLease does something with one lease and returns it, and the state that its guest was sent to.
-func (s *Store) onLease(ctx context.Context, id string, c *call) (Lease, State, error) {
+func (s *Store) onLease(ctx context.Context, id string, c *call) (*Lease, State, error) {
 	cache, err := CacheOf(id)
 	if err != nil {
-		return Lease{}, "", err
+		return &Lease{}, "", err
 	}
 	reply, err := s.onRecord(ctx, cache, c)
 	switch {
 	case err != nil:
-		return Lease{}, "", err
+		return &Lease{}, "", err
 	case reply == nil: // a mirror decided it
-		return c.turning.lease, Shelved, nil
+		return &c.turning.lease, Shelved, nil
 	}
 	l := parseLease(reply[1:], cache)
 	if l.Replayed = text(reply[4]) == "again"; l.Replayed {
@@ -262,9 +262,9 @@ func (s *Store) onLease(ctx context.Context, id string, c *call) (Lease, State, 
 		s.announce(ctx, cache, handed)
 	}
 	if len(reply) > 7 {
-		return l, State(text(reply[7])), nil
+		return &l, State(text(reply[7])), nil
 	}
-	return l, "", nil
+	return &l, "", nil
 }
 
 // onRecord carries out a call on something that should be on record. Where nothing is on record because the store was lost, that is
@@ -310,9 +310,9 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 	t.call = call{name: "release", turning: t}
 	l, state, err := s.onLease(ctx, id, &t.call)
 	if err == nil && !l.Replayed {
-		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, State: state, Lease: &l})
+		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, State: state, Lease: l})
 	}
-	return l, err
+	return *l, err
 }
 
 // announce tells the world of a lease that some other call brought about. Its holder may have been quick and given it back
@@ -377,7 +377,7 @@ func parseLease(reply []any, cache string) Lease {
 
 // leased is the guest of an active lease as its holder is told of it.
 func (l Lease) leased(address, health string) *Guest {
-	g := &Guest{Name: l.Guest, State: Leased, Incarnation: l.Incarnation, Lease: l.ID, Health: health}
+	g := &Guest{Name: l.Guest, State: Leased, Incarnation: l.Incarnation, Health: health}
 	g.readAddress(address)
 	return g
 }

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -187,25 +188,63 @@ func (s *Store) toggled(ctx context.Context, cache string) error {
 
 // Queue lists the first n requests that wait in a cache, in order.
 func (s *Store) Queue(ctx context.Context, cache string, n int) ([]Lease, error) {
-	return s.leases(ctx, cache, "queue", n)
-}
-
-// Leases lists the n active leases of a cache that end first.
-func (s *Store) Leases(ctx context.Context, cache string, n int) ([]Lease, error) {
-	return s.leases(ctx, cache, "deadlines", n)
-}
-
-func (s *Store) leases(ctx context.Context, cache, index string, n int) ([]Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	base := s.base(cache)
-	ids, err := s.rdb.ZRange(ctx, base+":"+index, 0, int64(n-1)).Result()
-	if err != nil || len(ids) == 0 {
-		return []Lease{}, outage(err)
+	ids, err := s.rdb.ZRange(ctx, s.base(cache)+":queue", 0, int64(n-1)).Result()
+	if err != nil {
+		return nil, outage(err)
+	}
+	return s.leases(ctx, cache, ids)
+}
+
+// Leases lists n active leases of a cache in the order of their deadlines, which are about the ones that end first.
+func (s *Store) Leases(ctx context.Context, cache string, n int) ([]Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	names, err := s.rdb.ZRange(ctx, s.base(cache)+":deadlines", 0, int64(n-1)).Result()
+	if err != nil {
+		return nil, outage(err)
+	}
+	ids, err := s.leasesOn(ctx, cache, names)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.leases(ctx, cache, ids)
+	out = slices.DeleteFunc(out, func(l Lease) bool { return l.Phase != Active })
+	slices.SortStableFunc(out, func(a, b Lease) int { return a.Deadline.Compare(b.Deadline) })
+	return out, err
+}
+
+// leasesOn returns the ids of the leases that some guests are under.
+func (s *Store) leasesOn(ctx context.Context, cache string, guests []string) (ids []string, err error) {
+	for some := range slices.Chunk(guests, readBatch) {
+		cmds := make([]*redis.StringCmd, len(some))
+		_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, name := range some {
+				cmds[i] = pipe.HGet(ctx, s.base(cache)+":guest:"+name, "lease")
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, redis.Nil) { // one is gone
+			return nil, outage(err)
+		}
+		for _, cmd := range cmds {
+			if cmd.Val() != "" {
+				ids = append(ids, cmd.Val())
+			}
+		}
+	}
+	return ids, nil
+}
+
+// leases reads some leases of a cache, but for those that are not on record any more.
+func (s *Store) leases(ctx context.Context, cache string, ids []string) ([]Lease, error) {
+	if len(ids) == 0 {
+		return []Lease{}, nil
 	}
 	keys := make([]string, len(ids))
 	for i, id := range ids {
-		keys[i] = base + ":lease:" + id
+		keys[i] = s.base(cache) + ":lease:" + id
 	}
 	records, err := s.rdb.MGet(ctx, keys...).Result()
 	if err != nil {

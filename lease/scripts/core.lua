@@ -17,7 +17,8 @@
 --   mirror          string version of the server's mirror of the cache, while that is true; see mirror.lua
 --   queue           zset   request id -> number in line;  queue:<pool> the same for those that the pool satisfies
 --   patience        zset   request id -> ms when it lapses unless asked for again
---   deadlines       zset   lease id -> ms of expiry
+--   deadlines       zset   name of a leased guest -> ms until which its lease surely goes on: the deadline, or an earlier one's. A guest that
+--                          goes from one lease to the next is left in its place, where sweep.lua looks for the deadline
 --   holds, quarantine  zset  guest name -> ms of the end
 --   over            list   the leases on record that have ended, the first first: ms of the end, a space, id
 --   stats           hash   counters;  events:<guest> stream: its history, bounded; see event
@@ -119,28 +120,15 @@ end
 -- 22 fingerprint 23 public key. Times are in ms; package lease reads and writes the same lines.
 -- Writing a text is one long concatenation, because that is what Lua is quickest at.
 --
--- running_text is a lease that is not over: its phase has six letters, and three empty lines follow it.
-local function running_text(phase, owner, guest, incarnation, granted, deadline, cap, source, hit, wait_until, created, wish)
-  return phase .. '\n\n\n\n' .. owner .. '\n' .. guest .. '\n' .. incarnation .. '\n' .. granted .. '\n' .. deadline .. '\n'
-    .. cap .. '\n' .. source .. '\n' .. hit .. '\n' .. wait_until .. '\n' .. created .. '\n' .. wish
+-- running_text is a lease that is not over. Its head are the lines up to the incarnation: the phase has six letters, and three empty
+-- lines follow it.
+local function running_text(head, granted, deadline, cap, source, hit, wait_until, created, wish)
+  return head .. granted .. '\n' .. deadline .. '\n' .. cap .. '\n' .. source .. '\n' .. hit .. '\n' .. wait_until .. '\n' .. created .. '\n' .. wish
 end
 
 -- ended_text is a lease that is over, which it was not before.
 local function ended_text(text, how, outcome)
   return 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' .. string.sub(text, 11)
-end
-
--- held_by reads from the text of a lease that is not over: its owner and its guest.
-local function held_by(text)
-  local first = string.find(text, '\n', 11, true)
-  return string.sub(text, 11, first - 1), string.sub(text, first + 1, string.find(text, '\n', first + 1, true) - 1)
-end
-
-local function how_it_ended(how, outcome) return how .. (outcome ~= '' and (': ' .. outcome) or '') end
-
--- history is one entry of a guest's history, a line for each of its fields, of which the detail may have several.
-local function history(incarnation, from, to, actor, lease, reason, detail)
-  return incarnation .. '\n' .. from .. '\n' .. to .. '\n' .. actor .. '\n' .. lease .. '\n' .. reason .. '\n' .. detail
 end
 
 -- record adds an entry to a guest's history: e, an event, and perhaps then, one that came at once behind it. It cuts the history only where it

@@ -27,8 +27,22 @@ local function lease_of(id)
 end
 
 local function write_lease(l)
-  l.text = running_text(l.phase, l.owner, l.guest, l.incarnation, l.granted, l.deadline, l.cap, l.source, l.hit, l.wait_until, l.created, l.wish)
+  local head = l.phase .. '\n\n\n\n' .. l.owner .. '\n' .. l.guest .. '\n' .. l.incarnation .. '\n'
+  l.text = running_text(head, l.granted, l.deadline, l.cap, l.source, l.hit, l.wait_until, l.created, l.wish)
   redis.call('SET', lease_key(l.id), l.text)
+end
+
+-- held_by reads from the text of a lease that is not over: its owner and its guest.
+local function held_by(text)
+  local first = string.find(text, '\n', 11, true)
+  return string.sub(text, 11, first - 1), string.sub(text, first + 1, string.find(text, '\n', first + 1, true) - 1)
+end
+
+local function how_it_ended(how, outcome) return how .. (outcome ~= '' and (': ' .. outcome) or '') end
+
+-- history is one entry of a guest's history, a line for each of its fields, of which the detail may have several.
+local function history(incarnation, from, to, actor, lease, reason, detail)
+  return incarnation .. '\n' .. from .. '\n' .. to .. '\n' .. actor .. '\n' .. lease .. '\n' .. reason .. '\n' .. detail
 end
 
 local function policy()
@@ -168,7 +182,7 @@ local function grant(l, g, source, hit)
   l.phase, l.guest, l.incarnation, l.granted, l.source, l.hit = 'active', g.name, g.incarnation, stamp, source, hit and '1' or '0'
   l.cap, l.deadline = as_text(last), as_text(math.min(now + tonumber(l.ttl), last))
   write_lease(l)
-  later(base .. ':deadlines', l.id, l.deadline)
+  later(base .. ':deadlines', g.name, l.deadline)
   count(hit and 'hits' or 'misses')
   g.lease = l.id
   move(g, 'leased', l.holder, '', '', 'uses', tonumber(g.uses or '0') + 1)
@@ -236,9 +250,9 @@ end
 -- any, and the state that it is in now.
 local function finish(id, text, guest, how, outcome, actor, o)
   text = close(id, text, how, outcome) -- first, because it may fail: who has no deadline never ends
-  later(base .. ':deadlines', id, false)
   local v = redis.call('HMGET', guest_key(guest), 'pool', 'incarnation', 'state', 'lease', 'uses', 'born', 'condemned', 'reset', 'drawn')
   if v[4] ~= id or v[3] ~= 'leased' then return text end
+  later(base .. ':deadlines', guest, false)
   local g = { name = guest, pool = v[1], incarnation = v[2], state = v[3], lease = v[4], uses = v[5] or '0', born = v[6] or '0',
     condemned = v[7] or '', reset = v[8], drawn = v[9] }
   o.detail = how_it_ended(how, outcome)

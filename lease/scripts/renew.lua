@@ -10,5 +10,5 @@ local deadline = math.min(now + tonumber(l.ttl), tonumber(l.cap))
 if deadline <= now then return { 'over', 'expired' } end
 l.deadline = as_text(deadline)
 write_lease(l)
-later(base .. ':deadlines', l.id, l.deadline)
+later(base .. ':deadlines', l.guest, l.deadline)
 return view('ok', l.id)

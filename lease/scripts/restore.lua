@@ -16,14 +16,11 @@ if older and tonumber(older.granted) >= tonumber(ARGV[8]) then older = nil end
 if not older and g.state ~= 'quarantined' or g.incarnation ~= ARGV[5] then return { 'conflict', g.state, g.incarnation } end
 local deadline = math.min(now + tonumber(ARGV[6]), tonumber(ARGV[7]))
 if deadline <= now then return { 'over', 'expired' } end
-if older then
-  later(base .. ':deadlines', older.id, false)
-  close(older.id, older.text, 'expired', '')
-end
+if older then close(older.id, older.text, 'expired', '') end
 write_lease({ id = ARGV[1], phase = 'active', owner = ARGV[3], guest = g.name, incarnation = g.incarnation, granted = ARGV[8],
   deadline = as_text(deadline), cap = ARGV[7], source = 'shelf', hit = '0', wait_until = '0', created = ARGV[8],
   wish = ARGV[1] .. '\n' .. ARGV[2] .. '\n' .. g.pool .. '\n' .. ARGV[6] .. '\n0\n0\n\n\n' })
-later(base .. ':deadlines', ARGV[1], deadline)
+later(base .. ':deadlines', g.name, deadline)
 g.lease = ARGV[1]
 move(g, 'leased', ARGV[2], 'restored', '', 'uses', tonumber(g.uses or '0') + 1)
 return view('ok', ARGV[1], older and older.id)

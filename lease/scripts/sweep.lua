@@ -8,17 +8,25 @@
 local batch, grace = tonumber(ARGV[1]), now + tonumber(ARGV[3])
 local changed, more = {}, 0
 write(base .. ':deadlines')
+
+-- lease_on is the lease that a guest is under, or nil.
+local function lease_on(name)
+  local id = redis.call('HGET', guest_key(name), 'lease') or ''
+  local l = id ~= '' and lease_of(id)
+  return l and l.phase == 'active' and l.guest == name and l or nil
+end
+
 local last = tonumber(redis.call('GET', base .. ':swept') or '0')
 redis.call('SET', base .. ':swept', now)
 if last > 0 and now - last > tonumber(ARGV[2]) then
   voided = true
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. ':deadlines', '-inf', grace)) do
-    redis.call('ZADD', base .. ':deadlines', grace, id)
-    local l = lease_of(id)
-    if l then
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. ':deadlines', '-inf', grace)) do
+    local l = lease_on(name)
+    if l and tonumber(l.deadline) < grace then
       l.deadline = as_text(grace)
       write_lease(l)
     end
+    redis.call('ZADD', base .. ':deadlines', grace, name)
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. ':patience', '-inf', grace)) do
     redis.call('ZADD', base .. ':patience', grace, id)
@@ -35,15 +43,17 @@ for _, id in ipairs(due(':patience')) do
   lapse(l or { id = id })
   changed[#changed + 1] = id
 end
-for _, id in ipairs(due(':deadlines')) do
-  local l = lease_of(id)
-  if l then
-    local _, handed = finish(id, l.text, l.guest, 'expired', '', 'greenroom', {})
-    if handed then changed[#changed + 1] = handed end
+for _, name in ipairs(due(':deadlines')) do
+  local l = lease_on(name)
+  if not l then
+    redis.call('ZREM', base .. ':deadlines', name)
+  elseif tonumber(l.deadline) >= now then -- the deadline was that of an earlier lease
+    redis.call('ZADD', base .. ':deadlines', l.deadline, name)
   else
-    redis.call('ZREM', base .. ':deadlines', id)
+    local _, handed = finish(l.id, l.text, name, 'expired', '', 'greenroom', {})
+    if handed then changed[#changed + 1] = handed end
+    changed[#changed + 1] = l.id
   end
-  changed[#changed + 1] = id
 end
 for _, name in ipairs(due(':holds')) do
   local g = guest_of(name)
