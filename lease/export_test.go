@@ -25,3 +25,6 @@ func (s *Store) Waiting(cache string) int {
 	}
 	return 0
 }
+
+// SingleTurns is the name of the script of turns that come without other calls, as it is sent.
+func (s *Store) SingleTurns() string { return s.scripts["turns"].Hash() }

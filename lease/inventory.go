@@ -225,7 +225,7 @@ func (st Step) fields() []any {
 	}
 	if m := st.machine; m != nil {
 		f = append(f, "id", m.ID, "address", addressOf(m.Host, m.Port, m.User, m.HostKey),
-			"attributes", string(m.Attributes), "reset", flag(m.Reset), "incarnation", st.incarnation, "uses", 0, "lease", "",
+			"attributes", string(m.Attributes), "reset", flag(m.Reset), "incarnation", st.incarnation,
 			"condemned", "", "evidence", "", "health", "", "drawn", "0")
 	}
 	if !st.until.IsZero() {
@@ -702,18 +702,17 @@ func (s *Store) cacheOf(ctx context.Context, pool string, slot int) (string, err
 }
 
 // guestFields are those that parseGuest reads, the name first, which every guest has.
-var guestFields = strings.Fields(`name pool cache slot incarnation state since shard digest run id address lease uses
-	born until reason evidence condemned health reset failures demand attributes`)
+var guestFields = strings.Fields(`name pool cache slot incarnation state shard digest run id address born
+	 until reason evidence condemned health reset failures demand attributes`)
 
 func parseGuest(f map[string]string) Guest {
 	num := func(k string) int { n, _ := strconv.Atoi(f[k]); return n }
 	g := Guest{
 		Name: f["name"], Pool: f["pool"], Cache: f["cache"], Slot: num("slot"), Incarnation: num("incarnation"),
-		State: State(f["state"]), Since: ms(f["since"]), Shard: f["shard"], Digest: f["digest"], Run: f["run"],
-		ID:    f["id"],
-		Lease: f["lease"], Uses: num("uses"), Born: ms(f["born"]), Until: ms(f["until"]), Reason: f["reason"],
+		Shard: f["shard"], Digest: f["digest"], Run: f["run"], ID: f["id"], Born: ms(f["born"]), Until: ms(f["until"]), Reason: f["reason"],
 		Evidence: f["evidence"], Condemned: f["condemned"], Health: f["health"], Reset: f["reset"] == "1", Failures: num("failures"), Demand: f["demand"] == "1",
 	}
+	g.readState(f["state"])
 	g.readAddress(f["address"])
 	if f["attributes"] != "" {
 		g.Attributes = json.RawMessage(f["attributes"])
@@ -750,25 +749,40 @@ func (s *Store) EventsIn(ctx context.Context, name string, n int, caches ...stri
 	out := []Event{}
 	for i, cmd := range cmds {
 		for _, m := range cmd.Val() {
-			for _, field := range []string{"then", "e"} { // the newer one first
-				if entry, ok := m.Values[field]; ok {
-					out = append(out, parseEvent(m.ID, text(entry), name, caches[i]))
-				}
-			}
+			out = append(out, parseEvents(m, name, caches[i])...)
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Event) int { return b.Time.Compare(a.Time) })
 	return out[:min(n, len(out))], nil
 }
 
-// parseEvent reads an entry of a history; see history in core.lua.
-func parseEvent(id, entry, guest, cache string) Event {
-	at, _, _ := strings.Cut(id, "-")
+// parseEvents reads what record in core.lua wrote, the newest first.
+func parseEvents(m redis.XMessage, guest, cache string) []Event {
+	at, _, _ := strings.Cut(m.ID, "-")
 	e := Event{Time: ms(at), Guest: guest, Cache: cache}
-	if f := strings.SplitN(entry, "\n", 7); len(f) == 7 {
+	if entry, ok := m.Values["e"]; ok {
+		return []Event{e.with(strings.SplitN(text(entry), "\n", eventLines))}
+	}
+	f := strings.Split(text(m.Values["two"]), "\n")
+	half := min(eventLines, len(f))
+	return []Event{e.with(f[half:]), e.with(f[:half])}
+}
+
+const eventLines = 7
+
+// with fills in an entry; see history in lib.lua.
+func (e Event) with(f []string) Event {
+	if len(f) == eventLines {
 		e.Incarnation, e.From, e.To, e.Actor, e.Lease, e.Reason, e.Detail = int(number(f[0])), State(f[1]), State(f[2]), unescape(f[3]), f[4], f[5], f[6]
 	}
 	return e
+}
+
+// readState reads what state_text in core.lua wrote.
+func (g *Guest) readState(state string) {
+	if f := strings.SplitN(state, "\n", 4); len(f) == 4 {
+		g.State, g.Since, g.Uses, g.Lease = State(f[0]), ms(f[1]), int(number(f[2])), f[3]
+	}
 }
 
 // addressOf is where a guest answers, as the store has it.

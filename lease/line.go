@@ -193,14 +193,12 @@ func turnings(batch []*call) (n int) {
 
 // script has the store carry out calls, and notes with each what came of it.
 func (s *Store) script(ctx context.Context, cache string, calls []*call) {
-	args := make([]any, 0, 1+16*len(calls))
-	args = append(args, len(calls))
-	for _, c := range calls {
-		args = append(append(args, c.name, len(c.args)), c.args...)
-	}
-	script := s.scripts["calls"]
-	if len(calls) == 1 && calls[0].name == "turns" {
-		script = s.scripts["turns"]
+	script, args := s.scripts["turns"], calls[0].args
+	if len(calls) > 1 || calls[0].name != "turns" {
+		script, args = s.scripts["calls"], []any{len(calls)}
+		for _, c := range calls {
+			args = append(append(args, c.name, len(c.args)), c.args...)
+		}
 	}
 	results, err := script.Run(ctx, s.rdb, []string{s.base(cache)}, args...).Slice()
 	if err == nil && len(results) != len(calls)+1 {

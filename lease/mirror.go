@@ -2,6 +2,7 @@ package lease
 
 import (
 	"crypto/rand"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,10 +59,9 @@ type reflection struct {
 // turning is a call that a mirror may decide: for a lease to begin, or to end with its guest back on the shelf.
 type turning struct {
 	call
-	id      string
-	lease   Lease       // what is asked for; then what has come of it
-	guest   *reflection // of a mirror that decided it
-	history string      // what it writes into the guest's
+	id    string
+	lease Lease       // what is asked for; then what has come of it
+	guest *reflection // of a mirror that decided it
 
 	wish    string // of what begins; see lease_of in lib.lua
 	longest time.Duration
@@ -157,22 +157,24 @@ func (m *mirror) begin(t *turning) bool {
 
 // write makes the call of turns; see turns.lua.
 func (t *turns) write(version string) {
-	const size = 14
+	const size = 13
 	t.name, t.args = "turns", append(make([]any, 0, 1+size*len(t.rows)), version)
 	for _, g := range t.rows { // pointers, because to put each text into an interface would take an allocation
 		t.args = append(t.args, &g.shown.Name, &g.pool, &g.uses)
+		var events []byte
 		if e := g.ends; e != nil {
-			e.history = g.history(Leased, Shelved, e, ended(Released, e.outcome))
-			t.args = append(t.args, &e.id, g.under(e), &e.outcome, &e.history)
+			t.args = append(t.args, &e.id, g.under(e), &e.outcome)
+			events = g.event(events, Leased, Shelved, e, ended(Released, e.outcome))
 		} else {
-			t.args = append(t.args, "", "", "", "")
+			t.args = append(t.args, "", "", "")
 		}
 		if b := g.begins; b != nil {
-			b.history = g.history(Shelved, Leased, b, "")
-			t.args = append(t.args, &b.id, g.under(b), inMillis(min(b.lease.TTL, b.longest)), inMillis(b.longest), &b.lease.Source, &b.wish, &b.history)
+			t.args = append(t.args, &b.id, g.under(b), inMillis(min(b.lease.TTL, b.longest)), inMillis(b.longest), &b.lease.Source, &b.wish)
+			events = g.event(events, Shelved, Leased, b, "")
 		} else {
-			t.args = append(t.args, "", "", "", "", "", "", "")
+			t.args = append(t.args, "", "", "", "", "", "")
 		}
+		t.args = append(t.args, events)
 		g.ends, g.begins = nil, nil
 	}
 }
@@ -196,9 +198,16 @@ func (g *reflection) under(t *turning) *string {
 
 const headStart = len("active\n\n\n\n")
 
-// history is an entry of the guest's history; see history in lib.lua.
-func (g *reflection) history(from, to State, t *turning, detail string) string {
-	return strconv.Itoa(g.shown.Incarnation) + "\n" + string(from) + "\n" + string(to) + "\n" + escape(t.caller.Name) + "\n" + t.id + "\n\n" + detail
+// event adds an entry to those of the guest's history; see history in lib.lua.
+func (g *reflection) event(events []byte, from, to State, t *turning, detail string) []byte {
+	if events != nil {
+		events = append(events, '\n')
+	}
+	events = strconv.AppendInt(slices.Grow(events, 160), int64(g.shown.Incarnation), 10)
+	for _, line := range []string{string(from), string(to), escape(t.caller.Name), t.id, "", detail} {
+		events = append(append(events, '\n'), line...)
+	}
+	return events
 }
 
 // take takes a guest of the first pool that has one; nil: none is known.

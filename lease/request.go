@@ -394,7 +394,7 @@ var escapes, escaped = strings.NewReplacer(`\`, `\\`, "\n", `\n`), strings.NewRe
 
 // escape makes a line of a text.
 func escape(text string) string {
-	if strings.ContainsAny(text, "\\\n") {
+	if strings.IndexByte(text, '\\') >= 0 || strings.IndexByte(text, '\n') >= 0 { // quicker than to look for both
 		return escapes.Replace(text)
 	}
 	return text

@@ -221,7 +221,7 @@ func (s *Store) leasesOn(ctx context.Context, cache string, guests []string) (id
 		cmds := make([]*redis.StringCmd, len(some))
 		_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			for i, name := range some {
-				cmds[i] = pipe.HGet(ctx, s.base(cache)+":guest:"+name, "lease")
+				cmds[i] = pipe.HGet(ctx, s.base(cache)+":guest:"+name, "state")
 			}
 			return nil
 		})
@@ -229,8 +229,9 @@ func (s *Store) leasesOn(ctx context.Context, cache string, guests []string) (id
 			return nil, outage(err)
 		}
 		for _, cmd := range cmds {
-			if cmd.Val() != "" {
-				ids = append(ids, cmd.Val())
+			var g Guest
+			if g.readState(cmd.Val()); g.Lease != "" {
+				ids = append(ids, g.Lease)
 			}
 		}
 	}

@@ -109,6 +109,9 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 // alone are the scripts that stand without the library, for many caches at once.
 var alone = []string{"stock", "beat"}
 
+// parts are what stands around the calls.
+var parts = []string{"core", "lib", "calls", "single"}
+
 // loadScripts makes one script of the calls, and one of turns alone; see core.lua.
 func loadScripts() map[string]*redis.Script {
 	read := func(name string) string {
@@ -116,14 +119,14 @@ func loadScripts() map[string]*redis.Script {
 		return string(body)
 	}
 	call := func(name string) string { return fmt.Sprintf("calls.%s = function(ARGV)\n%send\n", name, read(name)) }
-	scripts := map[string]*redis.Script{"turns": redis.NewScript(read("core") + call("turns") + read("calls"))}
+	scripts := map[string]*redis.Script{"turns": redis.NewScript(read("core") + call("turns") + read("single"))}
 	var all strings.Builder
 	entries, _ := sources.ReadDir("scripts")
 	for _, e := range entries {
 		switch name := strings.TrimSuffix(e.Name(), ".lua"); {
 		case slices.Contains(alone, name):
 			scripts[name] = redis.NewScript(read(name))
-		case name != "core" && name != "lib" && name != "calls":
+		case !slices.Contains(parts, name):
 			all.WriteString(call(name))
 		}
 	}

@@ -20,8 +20,9 @@ local serving = enabled(p)
 for _, pool in ipairs(split(pools)) do
   local name = serving and waiting(pool) == 0 and top(pool)
   if name then
-    local v = redis.call('HMGET', guest_key(name), 'incarnation', 'uses', 'address')
-    grant(l, { name = name, pool = pool, state = 'shelved', incarnation = v[1], uses = v[2], lease = '' }, pool == ARGV[5] and 'spare' or 'shelf', true)
+    local v = redis.call('HMGET', guest_key(name), 'incarnation', 'state', 'address')
+    local _, _, uses = state_of(v[2])
+    grant(l, { name = name, pool = pool, state = 'shelved', incarnation = v[1], uses = uses, lease = '' }, pool == ARGV[5] and 'spare' or 'shelf', true)
     return { 'hit', l.text, v[3] or '' }
   end
 end

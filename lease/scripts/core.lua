@@ -11,7 +11,8 @@
 --   policy          hash   the cache's settings in force (absent: the spec has the cache no more)
 --   override        hash   enabled, until, by: the run-time knob over the policy
 --   guests          set    names of the guests on record;  pools: of the pools that it ever had a guest of
---   guest:<name>    hash   one guest; its field address is {host, port, user, host key}, a line each
+--   guest:<name>    hash   one guest; its field state is {state, ms since when, uses, lease}, its field address {host, port, user, host key}, a
+--                          line each
 --   in:<pool>:<state>  zset  guest name -> ms since when, whatever leases have it one after the other; the state "shelved" is the shelf
 --   lease:<id>      string one lease or request; see lease_of
 --   mirror          string version of the server's mirror of the cache, while that is true; see mirror.lua
@@ -21,7 +22,7 @@
 --                          goes from one lease to the next is left in its place, where sweep.lua looks for the deadline
 --   holds, quarantine  zset  guest name -> ms of the end
 --   over            list   the leases on record that have ended, the first first: ms of the end, a space, id
---   stats           hash   counters;  events:<guest> stream: its history, bounded; see event
+--   stats           hash   counters;  events:<guest> stream: its history, bounded; see record
 --   slots, incarnations  hash  (pools only) slot -> cache; slot -> last incarnation;  lowest: no slot below it is free
 --   shards          hash   (pools only) slot -> shard of its guest;  shard:<id> set: the slots of one
 --
@@ -131,11 +132,14 @@ local function ended_text(text, how, outcome)
   return 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' .. string.sub(text, 11)
 end
 
--- record adds an entry to a guest's history: e, an event, and perhaps then, one that came at once behind it. It cuts the history only where it
--- is told to: to look whether one is too long costs as much as to write.
-local function record(name, cut, ...)
+-- state_text is what a guest's field state is from now on. It is one text, because what turns change is written at once.
+local function state_text(state, uses, lease) return state .. '\n' .. stamp .. '\n' .. uses .. '\n' .. lease end
+
+-- record adds to a guest's history: as e an event, or as two the end of a lease with the beginning of the next behind it. It cuts the history
+-- only where it is told to: to look whether one is too long costs as much as to write.
+local function record(name, cut, what, entry)
   local key = base .. ':events:' .. name
-  if cut then redis.call('XADD', key, 'MAXLEN', '~', '200', '*', ...) else redis.call('XADD', key, '*', ...) end
+  if cut then redis.call('XADD', key, 'MAXLEN', '~', '200', '*', what, entry) else redis.call('XADD', key, '*', what, entry) end
 end
 
 -- The settings, and what is known of shelves and queues, are read once for all calls; what changes them forgets them.
@@ -143,3 +147,12 @@ local known_policy, known_override
 local shelves, sizes, queues = {}, {}, {}
 local lapsed = {} -- requests that ended while something else was done
 local calls = {}
+
+-- carry_out has one call done, which takes no other with it where it goes wrong.
+local function carry_out(name, args)
+  local well, result = pcall(calls[name], args)
+  if well then return result end
+  voided = true
+  known_policy, known_override, shelves, sizes, queues = nil, nil, {}, {}, {}
+  return { 'error', type(result) == 'table' and result.err or tostring(result) }
+end

@@ -8,7 +8,14 @@ local function hash(key)
   return h
 end
 
-local function guest_of(name) return hash(guest_key(name)) end
+-- state_of reads what state_text made: state, ms since when, uses, lease.
+local function state_of(text) return string.match(text or '', '^(.-)\n(.-)\n(.-)\n(.*)$') end
+
+local function guest_of(name)
+  local g = hash(guest_key(name))
+  if g then g.state, g.since, g.uses, g.lease = state_of(g.state) end
+  return g
+end
 
 -- A lease is read by the patterns of its lines; see core.lua.
 local a_line = '([^\n]*)\n'
@@ -141,8 +148,7 @@ local function move(g, to, actor, reason, detail, ...)
   if g.state == 'held' then redis.call('ZREM', base .. ':holds', g.name) end
   if g.state == 'quarantined' then redis.call('ZREM', base .. ':quarantine', g.name) end
   later(index(g.pool, to), g.name, stamp)
-  redis.call('HSET', guest_key(g.name), 'state', to, 'since', stamp, 'reason', reason, 'lease', to == 'leased' and g.lease or '',
-    'health', '', ...)
+  redis.call('HSET', guest_key(g.name), 'state', state_text(to, g.uses or '0', to == 'leased' and g.lease or ''), 'reason', reason, 'health', '', ...)
   if (to == 'shelved' or to == 'leased') and (g.failures or '0') ~= '0' then redis.call('HSET', guest_key(g.name), 'failures', 0) end
   on_order(g, to)
   reshelved(g, to)
@@ -184,8 +190,8 @@ local function grant(l, g, source, hit)
   write_lease(l)
   later(base .. ':deadlines', g.name, l.deadline)
   count(hit and 'hits' or 'misses')
-  g.lease = l.id
-  move(g, 'leased', l.holder, '', '', 'uses', tonumber(g.uses or '0') + 1)
+  g.lease, g.uses = l.id, tonumber(g.uses or '0') + 1
+  move(g, 'leased', l.holder)
 end
 
 -- hand_over gives g to the first request in line that it satisfies; requests that nobody asks for any more lapse: those that had
@@ -250,11 +256,12 @@ end
 -- any, and the state that it is in now.
 local function finish(id, text, guest, how, outcome, actor, o)
   text = close(id, text, how, outcome) -- first, because it may fail: who has no deadline never ends
-  local v = redis.call('HMGET', guest_key(guest), 'pool', 'incarnation', 'state', 'lease', 'uses', 'born', 'condemned', 'reset', 'drawn')
-  if v[4] ~= id or v[3] ~= 'leased' then return text end
+  local v = redis.call('HMGET', guest_key(guest), 'pool', 'incarnation', 'state', 'born', 'condemned', 'reset', 'drawn')
+  local state, _, uses, lease = state_of(v[3])
+  if lease ~= id or state ~= 'leased' then return text end
   later(base .. ':deadlines', guest, false)
-  local g = { name = guest, pool = v[1], incarnation = v[2], state = v[3], lease = v[4], uses = v[5] or '0', born = v[6] or '0',
-    condemned = v[7] or '', reset = v[8], drawn = v[9] }
+  local g = { name = guest, pool = v[1], incarnation = v[2], state = state, lease = lease, uses = uses, born = v[4] or '0',
+    condemned = v[5] or '', reset = v[6], drawn = v[7] }
   o.detail = how_it_ended(how, outcome)
   local handed = settle(g, policy(), actor, o)
   return text, handed, g.state
@@ -281,8 +288,9 @@ local function view(code, id, extra, again)
   if phase == 'queued' then place = (redis.call('ZRANK', base .. ':queue', id) or -1) + 1 end
   if phase == 'active' then
     local _, guest = held_by(text)
-    local has = redis.call('HMGET', guest_key(guest), 'lease', 'address', 'health')
-    if has[1] == id then address, health = has[2] or '', has[3] or '' end
+    local has = redis.call('HMGET', guest_key(guest), 'state', 'address', 'health')
+    local _, _, _, lease = state_of(has[1])
+    if lease == id then address, health = has[2] or '', has[3] or '' end
   end
   return { code, text, place, extra or '', again or '', address, health }
 end
@@ -290,8 +298,9 @@ end
 -- row adds to a list what a mirror knows of a guest: name, pool, incarnation, uses, ms when it was born, address. It returns the guest's
 -- lease, and whether there is more to do than a turn when that ends.
 local function row(list, name)
-  local v = redis.call('HMGET', guest_key(name), 'pool', 'incarnation', 'uses', 'born', 'address', 'lease', 'condemned', 'health', 'reason', 'reset')
+  local v = redis.call('HMGET', guest_key(name), 'pool', 'incarnation', 'state', 'born', 'address', 'condemned', 'health', 'reason', 'reset')
+  local _, _, uses, lease = state_of(v[3])
   list[#list + 1] = name
-  for i = 1, 5 do list[#list + 1] = v[i] or '' end
-  return v[6], (v[7] or '') .. (v[8] or '') .. (v[9] or '') ~= '' or v[10] == '1'
+  for _, value in ipairs({ v[1] or '', v[2] or '', uses or '', v[4] or '', v[5] or '' }) do list[#list + 1] = value end
+  return lease, (v[6] or '') .. (v[7] or '') .. (v[8] or '') ~= '' or v[9] == '1'
 end

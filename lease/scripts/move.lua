@@ -38,6 +38,8 @@ elseif to == 'shelved' then handed = shelve(g, p, ARGV[5], fresh, ARGV[7])
 elseif to == 'held' then
   move(g, to, ARGV[5], ARGV[6], ARGV[7])
   redis.call('ZADD', base .. ':holds', g['until'], g.name) -- after move, which ends the hold of a held one
-elseif to == 'booting' then move(g, to, ARGV[5], ARGV[6], ARGV[7], 'born', stamp)
+elseif to == 'booting' then
+  g.uses = '0'
+  move(g, to, ARGV[5], ARGV[6], ARGV[7], 'born', stamp)
 else move(g, to, ARGV[5], ARGV[6], ARGV[7]) end
 return { 'ok', redis.call('HGETALL', guest_key(g.name)), handed or '', g.since_order or '0' }

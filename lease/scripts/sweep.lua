@@ -11,8 +11,8 @@ write(base .. ':deadlines')
 
 -- lease_on is the lease that a guest is under, or nil.
 local function lease_on(name)
-  local id = redis.call('HGET', guest_key(name), 'lease') or ''
-  local l = id ~= '' and lease_of(id)
+  local _, _, _, id = state_of(redis.call('HGET', guest_key(name), 'state'))
+  local l = id and lease_of(id)
   return l and l.phase == 'active' and l.guest == name and l or nil
 end
 
