@@ -110,7 +110,7 @@ func TestABatchMirrorsTheShelfThatItLeaves(t *testing.T) {
 
 // places are when a sweep looks at the leases, by guest.
 func (b *bench) places() map[string]time.Time {
-	all, err := b.rdb.ZRangeWithScores(b.t.Context(), b.key("deadlines"), 0, -1).Result()
+	all, err := b.rdb.ZRangeWithScores(b.t.Context(), b.key("in:local:leased"), 0, -1).Result()
 	b.must(err)
 	of := map[string]time.Time{}
 	for _, z := range all {
@@ -142,12 +142,12 @@ func TestALeaseEndsAtItsOwnDeadline(t *testing.T) {
 				if got := b.places()[second.Guest]; !got.Equal(want) {
 					t.Errorf("it is looked at at %v, want %v", got, want)
 				}
-				b.past("deadlines", second.Guest)
+				b.past("in:local:leased", second.Guest)
 				b.must(b.Sweep(t.Context()))
 				if diff := cmp.Diff(second, b.look(second.ID)); diff != "" || !b.places()[second.Guest].Equal(second.Deadline) {
 					t.Errorf("after a look too early it is looked at at %v, and the lease is (-before +after):\n%s", b.places()[second.Guest], diff)
 				}
-				b.past("deadlines", second.Guest)
+				b.past("in:local:leased", second.Guest)
 				b.pause(second)
 				if l := b.look(second.ID); l.Deadline.Before(second.Deadline) || b.places()[second.Guest].After(l.Deadline) {
 					t.Errorf("after a gap it ends at %v, before at %v, and is looked at at %v", l.Deadline, second.Deadline, b.places()[second.Guest])
@@ -179,7 +179,6 @@ func TestAWrongMirrorWritesNothing(t *testing.T) {
 		{"the id is taken", func(b *bench, _ lease.Lease) { b.release(b.acquire(lease.Request{Key: "3"})) }, take},
 		{"the lease is over", func(b *bench, l lease.Lease) {
 			b.rewrite(l, "active\n\n\n\n", fmt.Sprintf("ended\n%d\nexpired\n\n", l.Granted.UnixMilli()))
-			b.must(b.rdb.ZRem(b.t.Context(), b.key("deadlines"), l.Guest).Err())
 		}, give},
 		{"the lease has another guest", func(b *bench, l lease.Lease) { b.rewrite(l, "\n"+l.Guest+"\n", "\nlocal-1\n") }, give},
 		{"the lease is gone", func(b *bench, l lease.Lease) { b.must(b.rdb.Del(b.t.Context(), b.key("lease:"+l.ID)).Err()) }, give},

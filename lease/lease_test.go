@@ -133,7 +133,7 @@ func (b *bench) runsOut(l lease.Lease) {
 		redis.call('SET', KEYS[1], (string.gsub(text, '^(' .. string.rep('[^\n]*\n', 8) .. ')[^\n]*', '%1' .. ARGV[1])))
 		return redis.call('ZADD', KEYS[2], ARGV[1], ARGV[2])`
 	over := time.Now().Add(-time.Second).UnixMilli()
-	b.must(b.rdb.Eval(b.t.Context(), script, []string{b.key("lease:" + l.ID), b.key("deadlines")}, over, l.Guest).Err())
+	b.must(b.rdb.Eval(b.t.Context(), script, []string{b.key("lease:" + l.ID), b.key("in:local:leased")}, over, l.Guest).Err())
 }
 
 func TestAGuestGoesFromTheShelfToAHolderAndBack(t *testing.T) {

@@ -127,13 +127,13 @@ func (s *Store) bases(caches []string) []string {
 func parseStock(cache string, reply []any) Stock {
 	number := func(i int) int { n, _ := strconv.Atoi(text(reply[i])); return n }
 	st := Stock{
-		Cache: cache, Counts: map[string]map[State]int{}, Queue: number(0), Oldest: ms(text(reply[1])), Leases: number(2),
-		Override: parseOverride(table(reply[3])), Stats: map[string]int64{},
+		Cache: cache, Counts: map[string]map[State]int{}, Queue: number(0), Oldest: ms(text(reply[1])),
+		Override: parseOverride(table(reply[2])), Stats: map[string]int64{},
 	}
-	for name, v := range table(reply[4]) {
+	for name, v := range table(reply[3]) {
 		st.Stats[name], _ = strconv.ParseInt(v, 10, 64)
 	}
-	rows, _ := reply[5].([]any)
+	rows, _ := reply[4].([]any)
 	for _, row := range rows {
 		cells, _ := row.([]any)
 		counts := map[State]int{}
@@ -142,6 +142,7 @@ func parseStock(cache string, reply []any) Stock {
 		}
 		st.Counts[text(cells[0])] = counts
 	}
+	st.Leases = st.In(Leased)
 	return st
 }
 
@@ -201,9 +202,17 @@ func (s *Store) Queue(ctx context.Context, cache string, n int) ([]Lease, error)
 func (s *Store) Leases(ctx context.Context, cache string, n int) ([]Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	names, err := s.rdb.ZRange(ctx, s.base(cache)+":deadlines", 0, int64(n-1)).Result()
+	pools, err := s.rdb.SMembers(ctx, s.base(cache)+":pools").Result()
 	if err != nil {
 		return nil, outage(err)
+	}
+	var names []string
+	for _, pool := range pools {
+		some, err := s.rdb.ZRange(ctx, s.base(cache)+":in:"+pool+":"+string(Leased), 0, int64(n-1)).Result()
+		if err != nil {
+			return nil, outage(err)
+		}
+		names = append(names, some...)
 	}
 	ids, err := s.leasesOn(ctx, cache, names)
 	if err != nil {
@@ -211,8 +220,8 @@ func (s *Store) Leases(ctx context.Context, cache string, n int) ([]Lease, error
 	}
 	out, err := s.leases(ctx, cache, ids)
 	out = slices.DeleteFunc(out, func(l Lease) bool { return l.Phase != Active })
-	slices.SortStableFunc(out, func(a, b Lease) int { return a.Deadline.Compare(b.Deadline) })
-	return out, err
+	slices.SortFunc(out, func(a, b Lease) int { return a.Deadline.Compare(b.Deadline) })
+	return out[:min(n, len(out))], err
 }
 
 // leasesOn returns the ids of the leases that some guests are under.

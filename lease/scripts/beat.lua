@@ -7,15 +7,23 @@
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local text = string.format('%.0f', now)
-local ends = { ':patience', ':deadlines', ':holds', ':quarantine' }
+local ends = { ':patience', ':holds', ':quarantine' }
+
+-- passed says that the first of a sorted set has come due.
+local function passed(key)
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  return first[2] and tonumber(first[2]) <= now
+end
 
 local function due(base)
   local last = tonumber(redis.call('GET', base .. ':swept') or '0')
   if last == 0 or now - last > tonumber(ARGV[1]) then return true end
   redis.call('SET', base .. ':swept', text)
   for _, key in ipairs(ends) do
-    local first = redis.call('ZRANGE', base .. key, 0, 0, 'WITHSCORES')
-    if first[2] and tonumber(first[2]) <= now then return true end
+    if passed(base .. key) then return true end
+  end
+  for _, pool in ipairs(redis.call('SMEMBERS', base .. ':pools')) do
+    if passed(base .. ':in:' .. pool .. ':leased') then return true end
   end
   local oldest = redis.call('LINDEX', base .. ':over', 0) or ''
   return redis.call('ZCARD', base .. ':queue') > 0 or redis.call('LLEN', base .. ':over') > tonumber(ARGV[3])

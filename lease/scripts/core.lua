@@ -13,13 +13,12 @@
 --   guests          set    names of the guests on record;  pools: of the pools that it ever had a guest of
 --   guest:<name>    hash   one guest; its field state is {state, ms since when, uses, lease}, its field address {host, port, user, host key}, a
 --                          line each
---   in:<pool>:<state>  zset  guest name -> ms since when, whatever leases have it one after the other; the state "shelved" is the shelf
+--   in:<pool>:<state>  zset  guest name -> ms since when; the state "shelved" is the shelf. Where the state is "leased": ms until which its lease
+--                          surely goes on, which is the deadline or earlier: who comes next to a guest leaves it in its place
 --   lease:<id>      string one lease or request; see lease_of
 --   mirror          string version of the server's mirror of the cache, while that is true; see mirror.lua
 --   queue           zset   request id -> number in line;  queue:<pool> the same for those that the pool satisfies
 --   patience        zset   request id -> ms when it lapses unless asked for again
---   deadlines       zset   name of a leased guest -> ms until which its lease surely goes on: the deadline, or an earlier one's. A guest that
---                          goes from one lease to the next is left in its place, where sweep.lua looks for the deadline
 --   holds, quarantine  zset  guest name -> ms of the end
 --   over            list   the leases on record that have ended, the first first: ms of the end, a space, id
 --   stats           hash   counters;  events:<guest> stream: its history, bounded; see record
@@ -45,7 +44,7 @@ local function as_text(time)
 end
 local stamp = as_text(now)
 
--- What many calls write to is written once, at the end: the sorted sets in:… and deadlines, the list over, and the counters. Who
+-- What many calls write to is written once, at the end: the sorted sets in:…, the list over, and the counters. Who
 -- reads one of them writes it first. later, is_over and count are the only ways to write them.
 local pending, amounts, counts, over = {}, {}, {}, {}
 

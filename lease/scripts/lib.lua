@@ -139,15 +139,15 @@ local function on_order(g, to)
   end
 end
 
--- move is the only place where a guest changes its state. Whose it is goes with the state: g.lease where that is leased, else
--- nobody's. Behind detail come fields and values of what else to set.
+-- move is the only place where a guest changes its state. Whose it is goes with the state: g.lease until g.deadline where that is leased,
+-- else nobody's. Behind detail come fields and values of what else to set.
 local function move(g, to, actor, reason, detail, ...)
   reason = reason or ''
   event(g, to, actor, reason, detail or '')
   if g.state ~= '' then later(index(g.pool, g.state), g.name, false) end
   if g.state == 'held' then redis.call('ZREM', base .. ':holds', g.name) end
   if g.state == 'quarantined' then redis.call('ZREM', base .. ':quarantine', g.name) end
-  later(index(g.pool, to), g.name, stamp)
+  later(index(g.pool, to), g.name, to == 'leased' and g.deadline or stamp)
   redis.call('HSET', guest_key(g.name), 'state', state_text(to, g.uses or '0', to == 'leased' and g.lease or ''), 'reason', reason, 'health', '', ...)
   if (to == 'shelved' or to == 'leased') and (g.failures or '0') ~= '0' then redis.call('HSET', guest_key(g.name), 'failures', 0) end
   on_order(g, to)
@@ -188,9 +188,8 @@ local function grant(l, g, source, hit)
   l.phase, l.guest, l.incarnation, l.granted, l.source, l.hit = 'active', g.name, g.incarnation, stamp, source, hit and '1' or '0'
   l.cap, l.deadline = as_text(last), as_text(math.min(now + tonumber(l.ttl), last))
   write_lease(l)
-  later(base .. ':deadlines', g.name, l.deadline)
   count(hit and 'hits' or 'misses')
-  g.lease, g.uses = l.id, tonumber(g.uses or '0') + 1
+  g.lease, g.deadline, g.uses = l.id, l.deadline, tonumber(g.uses or '0') + 1
   move(g, 'leased', l.holder)
 end
 
@@ -259,7 +258,6 @@ local function finish(id, text, guest, how, outcome, actor, o)
   local v = redis.call('HMGET', guest_key(guest), 'pool', 'incarnation', 'state', 'born', 'condemned', 'reset', 'drawn')
   local state, _, uses, lease = state_of(v[3])
   if lease ~= id or state ~= 'leased' then return text end
-  later(base .. ':deadlines', guest, false)
   local g = { name = guest, pool = v[1], incarnation = v[2], state = state, lease = lease, uses = uses, born = v[4] or '0',
     condemned = v[5] or '', reset = v[6], drawn = v[7] }
   o.detail = how_it_ended(how, outcome)

@@ -8,7 +8,10 @@ if l.phase == 'queued' then return { 'queued' } end
 if l.phase == 'ended' then return { 'over', l.how } end
 local deadline = math.min(now + tonumber(l.ttl), tonumber(l.cap))
 if deadline <= now then return { 'over', 'expired' } end
+local before = tonumber(l.deadline)
 l.deadline = as_text(deadline)
 write_lease(l)
-later(base .. ':deadlines', l.guest, l.deadline)
+if deadline < before then -- which a gap had moved
+  later(index(redis.call('HGET', guest_key(l.guest), 'pool'), 'leased'), l.guest, l.deadline)
+end
 return view('ok', l.id)

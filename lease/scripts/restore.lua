@@ -20,7 +20,6 @@ if older then close(older.id, older.text, 'expired', '') end
 write_lease({ id = ARGV[1], phase = 'active', owner = ARGV[3], guest = g.name, incarnation = g.incarnation, granted = ARGV[8],
   deadline = as_text(deadline), cap = ARGV[7], source = 'shelf', hit = '0', wait_until = '0', created = ARGV[8],
   wish = ARGV[1] .. '\n' .. ARGV[2] .. '\n' .. g.pool .. '\n' .. ARGV[6] .. '\n0\n0\n\n\n' })
-later(base .. ':deadlines', g.name, deadline)
-g.lease, g.uses = ARGV[1], tonumber(g.uses) + 1
+g.lease, g.deadline, g.uses = ARGV[1], as_text(deadline), tonumber(g.uses) + 1
 move(g, 'leased', ARGV[2], 'restored')
 return view('ok', ARGV[1], older and older.id)

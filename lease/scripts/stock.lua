@@ -3,7 +3,7 @@
 -- read-only script may not ask everywhere.
 -- KEYS   the base of each cache; only one in a Redis Cluster, where a script must keep to one slot
 -- ARGV   the states to count, in order
--- Result for each cache: length of the queue, when its head came (ms), active leases, override, stats,
+-- Result for each cache: length of the queue, when its head came (ms), override, stats,
 --        {pool, guests in each state …} for every pool that the cache draws from or ever had a guest of
 local function stock(base)
   local head = redis.call('ZRANGE', base .. ':queue', 0, 0)[1]
@@ -24,7 +24,7 @@ local function stock(base)
   for pool in string.gmatch(redis.call('HGET', base .. ':policy', 'pools') or '', '[^,]+') do tally(pool) end
   for _, pool in ipairs(redis.call('SMEMBERS', base .. ':pools')) do tally(pool) end
   return { redis.call('ZCARD', base .. ':queue'), came or '0',
-    redis.call('ZCARD', base .. ':deadlines'), redis.call('HGETALL', base .. ':override'), redis.call('HGETALL', base .. ':stats'), counts }
+    redis.call('HGETALL', base .. ':override'), redis.call('HGETALL', base .. ':stats'), counts }
 end
 local all = {}
 for i, base in ipairs(KEYS) do all[i] = stock(base) end

@@ -7,7 +7,8 @@
 -- Invariant: time in which Greenroom or Redis was away never ends a lease or a request.
 local batch, grace = tonumber(ARGV[1]), now + tonumber(ARGV[3])
 local changed, more = {}, 0
-write(base .. ':deadlines')
+local leased = {}
+for _, pool in ipairs(redis.call('SMEMBERS', base .. ':pools')) do leased[#leased + 1] = ':in:' .. pool .. ':leased' end
 
 -- lease_on is the lease that a guest is under, or nil.
 local function lease_on(name)
@@ -20,13 +21,16 @@ local last = tonumber(redis.call('GET', base .. ':swept') or '0')
 redis.call('SET', base .. ':swept', now)
 if last > 0 and now - last > tonumber(ARGV[2]) then
   voided = true
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. ':deadlines', '-inf', grace)) do
-    local l = lease_on(name)
-    if l and tonumber(l.deadline) < grace then
-      l.deadline = as_text(grace)
-      write_lease(l)
+  for _, key in ipairs(leased) do
+    write(base .. key)
+    for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. key, '-inf', grace)) do
+      local l = lease_on(name)
+      if l and tonumber(l.deadline) < grace then
+        l.deadline = as_text(grace)
+        write_lease(l)
+      end
+      redis.call('ZADD', base .. key, grace, name)
     end
-    redis.call('ZADD', base .. ':deadlines', grace, name)
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. ':patience', '-inf', grace)) do
     redis.call('ZADD', base .. ':patience', grace, id)
@@ -43,16 +47,17 @@ for _, id in ipairs(due(':patience')) do
   lapse(l or { id = id })
   changed[#changed + 1] = id
 end
-for _, name in ipairs(due(':deadlines')) do
-  local l = lease_on(name)
-  if not l then
-    redis.call('ZREM', base .. ':deadlines', name)
-  elseif tonumber(l.deadline) >= now then -- the deadline was that of an earlier lease
-    redis.call('ZADD', base .. ':deadlines', l.deadline, name)
-  else
-    local _, handed = finish(l.id, l.text, name, 'expired', '', 'greenroom', {})
-    if handed then changed[#changed + 1] = handed end
-    changed[#changed + 1] = l.id
+for _, key in ipairs(leased) do
+  for _, name in ipairs(due(key)) do
+    local l = lease_on(name)
+    local deadline = l and tonumber(l.deadline) or grace -- nobody knows whose a guest without a lease is
+    if deadline >= now then -- it was renewed, or came with another lease
+      redis.call('ZADD', base .. key, deadline, name)
+    else
+      local _, handed = finish(l.id, l.text, name, 'expired', '', 'greenroom', {})
+      if handed then changed[#changed + 1] = handed end
+      changed[#changed + 1] = l.id
+    end
   end
 end
 for _, name in ipairs(due(':holds')) do

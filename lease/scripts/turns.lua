@@ -49,16 +49,14 @@ for at = 2, #ARGV, size do
   local name, pool, uses, over, id = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
   local ended, begins = over ~= '', id ~= ''
   if ended then is_over(over) end
-  if deadlines[name] then later(base .. ':deadlines', name, deadlines[name]) end
   record(name, uses % 16 == 0, ended and begins and 'two' or 'e', ARGV[at + 12])
   redis.call('HSET', guest_key(name), 'state', state_text(begins and 'leased' or 'shelved', uses, id))
-  if not ended then
-    later(index(pool, 'shelved'), name, false)
-    later(index(pool, 'leased'), name, stamp)
-  elseif not begins then
+  if begins then
+    if not ended then later(index(pool, 'shelved'), name, false) end
+    if deadlines[name] then later(index(pool, 'leased'), name, deadlines[name]) end
+  else
     later(index(pool, 'leased'), name, false)
     later(index(pool, 'shelved'), name, stamp)
-    later(base .. ':deadlines', name, false)
   end
 end
 return { 'ok', now }
