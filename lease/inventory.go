@@ -787,7 +787,7 @@ func (g *Guest) readState(state string) {
 
 // addressOf is where a guest answers, as the store has it.
 func addressOf(host string, port int, user, hostKey string) string {
-	return lines(host, strconv.Itoa(port), user, hostKey)
+	return lines(nil).line(host).number(int64(port)).line(user).last(hostKey)
 }
 
 // readAddress reads what addressOf wrote; a guest that is not made yet has none.

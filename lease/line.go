@@ -23,7 +23,7 @@ type call struct {
 	turning *turning // of which it is the call; nil: no mirror may decide it
 	reply   []any    // nil where a mirror has
 	err     error
-	done    chan struct{}
+	done    sync.WaitGroup
 }
 
 // queues are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While
@@ -114,14 +114,14 @@ func (s *Store) send(ctx context.Context, cache string, c *call) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c.done = make(chan struct{})
+	c.done.Add(1)
 	if batch := s.queues.join(cache, c); batch != nil {
 		s.carryOut(ctx, cache, batch)
 		if others := s.queues.next(cache); others != nil { // this caller has what it came for
 			go s.fly(ctx, cache, others)
 		}
 	}
-	<-c.done
+	c.done.Wait()
 	return c.err
 }
 
@@ -176,7 +176,7 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call,
 	m.learn(look, cache)
 	s.queues.reflect(cache, m, m.next(ask, rest))
 	for _, c := range append(done, rest...) {
-		close(c.done)
+		c.done.Done()
 	}
 	return append(undone, void...)
 }

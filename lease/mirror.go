@@ -3,7 +3,6 @@ package lease
 import (
 	"crypto/rand"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +67,8 @@ type turning struct {
 	wait    int64  // ms
 	line    int    // most in the queue
 	spares  string // the pool whose spares it asks for
+
+	ttl, most int64 // ms; see turns.lua
 
 	caller  Caller
 	ends    bool
@@ -161,7 +162,7 @@ func (t *turns) write(version string) {
 	t.name, t.args = "turns", append(make([]any, 0, 1+size*len(t.rows)), version)
 	for _, g := range t.rows { // pointers, because to put each text into an interface would take an allocation
 		t.args = append(t.args, &g.shown.Name, &g.pool, &g.uses)
-		var events []byte
+		var events lines
 		if e := g.ends; e != nil {
 			t.args = append(t.args, &e.id, g.under(e), &e.outcome)
 			events = g.event(events, Leased, Shelved, e, ended(Released, e.outcome))
@@ -169,12 +170,13 @@ func (t *turns) write(version string) {
 			t.args = append(t.args, "", "", "")
 		}
 		if b := g.begins; b != nil {
-			t.args = append(t.args, &b.id, g.under(b), inMillis(min(b.lease.TTL, b.longest)), inMillis(b.longest), &b.lease.Source, &b.wish)
+			b.ttl, b.most = min(b.lease.TTL, b.longest).Milliseconds(), b.longest.Milliseconds()
+			t.args = append(t.args, &b.id, g.under(b), &b.ttl, &b.most, &b.lease.Source, &b.wish)
 			events = g.event(events, Shelved, Leased, b, "")
 		} else {
 			t.args = append(t.args, "", "", "", "", "", "")
 		}
-		t.args = append(t.args, events)
+		t.args = append(t.args, []byte(events))
 		g.ends, g.begins = nil, nil
 	}
 }
@@ -189,25 +191,23 @@ func ended(how, outcome string) string {
 
 // under is the head of the text of a lease on the guest; see running_text in core.lua.
 func (g *reflection) under(t *turning) *string {
-	if owner := escape(t.lease.Owner); g.head == nil || !strings.HasPrefix((*g.head)[headStart:], owner+"\n") {
-		head := "active\n\n\n\n" + owner + "\n" + g.shown.Name + "\n" + strconv.Itoa(g.shown.Incarnation) + "\n"
+	if owner := escape(t.lease.Owner); g.head == nil || !strings.HasPrefix((*g.head)[len(noEnd):], owner+"\n") {
+		head := string(append(make(lines, 0, 64), noEnd...).line(t.lease.Owner).line(g.shown.Name).number(int64(g.shown.Incarnation)))
 		g.head = &head
 	}
 	return g.head
 }
 
-const headStart = len("active\n\n\n\n")
+// noEnd is how a lease begins that is not over.
+const noEnd = "active\n\n\n\n"
 
 // event adds an entry to those of the guest's history; see history in lib.lua.
-func (g *reflection) event(events []byte, from, to State, t *turning, detail string) []byte {
+func (g *reflection) event(events lines, from, to State, t *turning, detail string) lines {
 	if events != nil {
 		events = append(events, '\n')
 	}
-	events = strconv.AppendInt(slices.Grow(events, 160), int64(g.shown.Incarnation), 10)
-	for _, line := range []string{string(from), string(to), escape(t.caller.Name), t.id, "", detail} {
-		events = append(append(events, '\n'), line...)
-	}
-	return events
+	events = slices.Grow(events, 160).number(int64(g.shown.Incarnation)).line(string(from)).line(string(to)).line(t.caller.Name).line(t.id).line("")
+	return append(events, detail...)
 }
 
 // take takes a guest of the first pool that has one; nil: none is known.

@@ -47,8 +47,8 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 		invisible = c.Name
 	}
 	id, ttl := r.id(caller, c.Name), min(cmp.Or(r.TTL, c.Lease.TTL), c.Lease.Max).Truncate(time.Millisecond)
-	wish := lines(id, caller.Name, strings.Join(pools, ","), inMillis(ttl), inMillis(c.Lease.Max), inMillis(s.options.Patience),
-		r.Key, fingerprint(r), r.PublicKey)
+	wish := make(lines, 0, 256).line(id).line(caller.Name).line(strings.Join(pools, ",")).number(ttl.Milliseconds()).number(c.Lease.Max.Milliseconds()).
+		number(s.options.Patience.Milliseconds()).line(r.Key).line(fingerprint(r)).last(r.PublicKey)
 	t := &turning{id: id, wish: wish, longest: c.Lease.Max.Truncate(time.Millisecond), wait: wait, line: s.options.MaxQueue, spares: invisible, caller: caller, lease: Lease{
 		ID: id, Cache: c.Name, Holder: caller.Name, Owner: caller.Owner, Phase: Active, Pools: pools, TTL: ttl, PublicKey: r.PublicKey, Hit: true,
 	}}
@@ -197,7 +197,7 @@ func (r Request) id(caller Caller, cache string) string {
 		return cache + "." + rand.Text()
 	}
 	const random = 26 // characters of an id that is
-	sum := sha256.Sum256([]byte(lines(caller.Owner, caller.Name, r.Key)))
+	sum := sha256.Sum256(append(make(lines, 0, 256).line(caller.Owner).line(caller.Name), r.Key...))
 	id := append(make([]byte, 0, 128), cache+"."...)
 	return string(base32.StdEncoding.AppendEncode(id, sum[:])[:len(id)+random])
 }
@@ -382,13 +382,15 @@ func (l Lease) leased(address, health string) *Guest {
 	return g
 }
 
-// lines makes one text of fields, a line each. Only the last may have line breaks as they are.
-func lines(fields ...string) string {
-	for i, f := range fields[:len(fields)-1] {
-		fields[i] = escape(f)
-	}
-	return strings.Join(fields, "\n")
-}
+// lines is a text in the making, with a line for each of its fields. Only the last may have line breaks as they are.
+type lines []byte
+
+func (l lines) line(field string) lines { return append(append(l, escape(field)...), '\n') }
+
+func (l lines) number(n int64) lines { return append(strconv.AppendInt(l, n, 10), '\n') }
+
+// last returns the text with its last field, which no line break follows.
+func (l lines) last(field string) string { return string(append(l, field...)) }
 
 var escapes, escaped = strings.NewReplacer(`\`, `\\`, "\n", `\n`), strings.NewReplacer(`\\`, `\`, `\n`, "\n")
 
@@ -406,5 +408,3 @@ func unescape(line string) string {
 	}
 	return line
 }
-
-func inMillis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -218,6 +218,7 @@ func outage(err error) error {
 
 // waiters wakes the long polls of this process when their lease changes.
 type waiters struct {
+	count atomic.Int64 // of chans: most often nobody waits
 	mu    sync.Mutex
 	chans map[string]map[chan struct{}]struct{}
 }
@@ -230,7 +231,9 @@ func (w *waiters) watch(id string) (<-chan struct{}, func()) {
 		w.chans[id] = map[chan struct{}]struct{}{}
 	}
 	w.chans[id][ch] = struct{}{}
+	w.count.Add(1)
 	return ch, func() {
+		w.count.Add(-1)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.chans[id], ch)
@@ -241,6 +244,9 @@ func (w *waiters) watch(id string) (<-chan struct{}, func()) {
 }
 
 func (w *waiters) wake(id string) {
+	if w.count.Load() == 0 {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for ch := range w.chans[id] {

@@ -28,8 +28,8 @@ const claims = 8
 
 // Sign returns the token of an active lease.
 func (k *Signer) Sign(l Lease) string {
-	at := func(t time.Time) string { return strconv.FormatInt(millis(t), 10) }
-	body := []byte(lines(l.ID, l.Holder, l.Owner, l.Guest, strconv.Itoa(l.Incarnation), inMillis(l.TTL), at(l.Granted), at(l.Cap)))
+	body := make(lines, 0, 256).line(l.ID).line(l.Holder).line(l.Owner).line(l.Guest).number(int64(l.Incarnation)).number(l.TTL.Milliseconds()).number(millis(l.Granted))
+	body = strconv.AppendInt(body, millis(l.Cap), 10)
 	text := make([]byte, 0, base64.RawURLEncoding.EncodedLen(len(body))+1+base64.RawURLEncoding.EncodedLen(sha256.Size))
 	text = append(base64.RawURLEncoding.AppendEncode(text, body), '.')
 	return string(base64.RawURLEncoding.AppendEncode(text, k.mac(body)))

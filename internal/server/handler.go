@@ -113,7 +113,7 @@ func handle[In any](a *api, who access, h handler[In]) http.Handler {
 		if out.location != "" {
 			w.Header().Set("Location", out.location)
 		}
-		write(w, max(out.status, http.StatusOK), "application/json", out.body)
+		write(w, max(out.status, http.StatusOK), jsonMedia, out.body)
 	})
 }
 
@@ -160,18 +160,21 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, into any) error {
-	shapes := []shape{{"application/json", maxBody, func(body []byte) error { return decode(body, into) }}}
+	buf := borrow()
+	defer giveBack(buf)
+	header := r.Header.Get("Content-Type")
+	if header == jsonMedia[0] { // as nearly all
+		if err := readAll(buf, w, r, maxBody); err != nil || buf.Len() == 0 {
+			return err
+		}
+		return decode(buf.Bytes(), into)
+	}
+	shapes := []shape{{jsonMedia[0], maxBody, func(body []byte) error { return decode(body, into) }}}
 	if more, ok := into.(shaped); ok {
 		shapes = append(shapes, more.shapes()...)
 	}
-	header := r.Header.Get("Content-Type")
-	media := header
-	if media != shapes[0].media {
-		media, _, _ = mime.ParseMediaType(header) // one that can't be read is none of them
-	}
+	media, _, _ := mime.ParseMediaType(header) // one that can't be read is none of them
 	i := slices.IndexFunc(shapes, func(s shape) bool { return s.media == media })
-	buf := borrow()
-	defer giveBack(buf)
 	if err := readAll(buf, w, r, shapes[max(i, 0)].limit); err != nil || buf.Len() == 0 {
 		return err
 	}
@@ -193,7 +196,11 @@ func readAll(into *bytes.Buffer, w http.ResponseWriter, r *http.Request, limit i
 	if r.ContentLength >= 0 {
 		into.Grow(int(min(r.ContentLength, limit)) + bytes.MinRead)
 	}
-	_, err := into.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	body := r.Body
+	if r.ContentLength < 0 || r.ContentLength > limit { // else there is no more than that (RFC 9112 section 6.2)
+		body = http.MaxBytesReader(w, body, limit)
+	}
+	_, err := into.ReadFrom(body)
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

@@ -48,9 +48,9 @@ func (a *api) hook(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		a.fail(w, r, err)
 	case out.Ignored != "":
-		write(w, http.StatusOK, "application/json", out)
+		write(w, http.StatusOK, jsonMedia, out)
 	default:
-		write(w, http.StatusAccepted, "application/json", out)
+		write(w, http.StatusAccepted, jsonMedia, out)
 	}
 }
 

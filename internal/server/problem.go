@@ -89,11 +89,14 @@ func writeProblem(w http.ResponseWriter, p client.Problem) {
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="greenroom"`)
 	}
-	write(w, p.Status, "application/problem+json", p)
+	write(w, p.Status, problemMedia, p)
 }
 
+// What most answers have in their headers is made once for all of them.
+var jsonMedia, problemMedia, noStore = []string{"application/json"}, []string{"application/problem+json"}, []string{"no-store"}
+
 // write sends v, unless it is nil. A caller that has gone away is no error of ours.
-func write(w http.ResponseWriter, status int, contentType string, v any) {
+func write(w http.ResponseWriter, status int, media []string, v any) {
 	if v == nil {
 		w.WriteHeader(status)
 		return
@@ -103,8 +106,7 @@ func write(w http.ResponseWriter, status int, contentType string, v any) {
 	if err := encode(body, v); err != nil {
 		panic(err) // a shape that can't be JSON is a fault in the code
 	}
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Cache-Control", "no-store")
+	w.Header()["Content-Type"], w.Header()["Cache-Control"] = media, noStore
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes())
 }

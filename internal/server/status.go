@@ -55,7 +55,7 @@ func (a *api) revokeToken(_ context.Context, who lease.Caller, r request[none]) 
 }
 
 func health(w http.ResponseWriter, _ *http.Request) {
-	write(w, http.StatusOK, "application/json", map[string]string{"status": "up"})
+	write(w, http.StatusOK, jsonMedia, map[string]string{"status": "up"})
 }
 
 // ready tells whether leases can be granted: the store can be used, a spec is in force, and Terraform was found. Anybody may ask, and
@@ -69,7 +69,7 @@ func (a *api) ready(w http.ResponseWriter, _ *http.Request) {
 		writeProblem(w, problem(http.StatusServiceUnavailable, "not_ready", strings.Join(reasons, "; ")))
 		return
 	}
-	write(w, http.StatusOK, "application/json", map[string]string{"status": "ready"})
+	write(w, http.StatusOK, jsonMedia, map[string]string{"status": "ready"})
 }
 
 func (a *api) shortcomings() (out []error) {
