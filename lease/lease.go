@@ -114,8 +114,14 @@ type Lease struct {
 // CacheOf returns the cache that a lease id belongs to.
 func CacheOf(id string) (string, error) {
 	cache, rest, ok := strings.Cut(id, ".")
-	if !ok || cache == "" || rest == "" || len(id) > 80 || strings.ContainsAny(id, "{}: \n") {
+	if !ok || cache == "" || rest == "" || len(id) > 80 {
 		return "", ErrUnknownLease
+	}
+	for i := range len(id) {
+		switch id[i] {
+		case '{', '}', ':', ' ', '\n':
+			return "", ErrUnknownLease
+		}
 	}
 	return cache, nil
 }

@@ -163,7 +163,7 @@ func (r Request) check() error {
 		size += len(k) + len(v)
 	}
 	switch {
-	case len(r.Key) > 128 || strings.ContainsAny(r.Key, "\r\n"):
+	case len(r.Key) > 128 || strings.IndexByte(r.Key, '\r') >= 0 || strings.IndexByte(r.Key, '\n') >= 0:
 		return fmt.Errorf("%w: an idempotency key is one line of at most 128 characters", ErrInvalid)
 	case len(r.Labels) > 64 || len(r.AtLeast) > 64 || size > 16<<10:
 		return fmt.Errorf("%w: at most 64 labels and 64 capacities, 16 KiB in all", ErrInvalid)

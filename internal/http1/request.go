@@ -38,7 +38,7 @@ func (r *request) parse(text []byte, template *http.Request, takes func(method, 
 	line, fields, _ := strings.Cut(string(text[:end+2]), "\r\n")
 	method, line, _ := strings.Cut(line, " ")
 	path, version, _ := strings.Cut(line, " ")
-	if version != "HTTP/1.1" || !consists(path, isPath) || path[0] != '/' || !takes(method, path) {
+	if version != "HTTP/1.1" || path == "" || !isPath.consists(path) || path[0] != '/' || !takes(method, path) {
 		return 0, errOther
 	}
 	r.renew(template)
@@ -86,7 +86,7 @@ func (r *request) readHeader(fields string) bool {
 		line, fields, _ = strings.Cut(fields, "\r\n")
 		name, value, ok := strings.Cut(line, ":")
 		value = strings.Trim(value, " \t")
-		if !ok || n == maxHeaders || !consists(name, isName) || !readable(value) {
+		if !ok || n == maxHeaders || name == "" || !isName.consists(name) || !isReadable.consists(value) {
 			return false
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
@@ -106,7 +106,7 @@ func (r *request) readHeader(fields string) bool {
 func (r *request) readField(name, value string) bool {
 	switch name {
 	case "Host":
-		if r.Host != "" || !consists(value, isHost) {
+		if r.Host != "" || value == "" || !isHost.consists(value) {
 			return false
 		}
 		r.Host = value
@@ -124,26 +124,32 @@ func (r *request) readField(name, value string) bool {
 	return true
 }
 
-func isLetter(b byte) bool { return b|0x20 >= 'a' && b|0x20 <= 'z' }
-func isDigit(b byte) bool  { return b >= '0' && b <= '9' }
-func isName(b byte) bool   { return isLetter(b) || isDigit(b) || b == '-' }
-func isHost(b byte) bool   { return isName(b) || b == '.' || b == ':' || b == '[' || b == ']' }
-func isPath(b byte) bool   { return isName(b) || b == '.' || b == '/' || b == '_' }
+// set is some of the bytes.
+type set [256]bool
 
-// consists says whether text is not empty and has only bytes that allowed takes.
-func consists(text string, allowed func(byte) bool) bool {
-	for i := range len(text) {
-		if !allowed(text[i]) {
-			return false
-		}
+var isName, isHost, isPath, isReadable = alphanumeric("-"), alphanumeric("-.:[]"), alphanumeric("-./_"), readable()
+
+func alphanumeric(others string) *set {
+	s := &set{}
+	for _, b := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + others) {
+		s[b] = true
 	}
-	return text != ""
+	return s
 }
 
-// readable says whether a value is of printable ASCII.
-func readable(value string) bool {
-	for i := range len(value) {
-		if value[i] < ' ' || value[i] > '~' {
+// readable are the bytes of printable ASCII.
+func readable() *set {
+	s := &set{}
+	for b := ' '; b <= '~'; b++ {
+		s[b] = true
+	}
+	return s
+}
+
+// consists says whether text has only bytes of the set.
+func (s *set) consists(text string) bool {
+	for i := range len(text) {
+		if !s[text[i]] {
 			return false
 		}
 	}

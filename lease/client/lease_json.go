@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -70,7 +71,7 @@ func (o *object) name(name string) {
 func (o *object) string(name, value string) {
 	o.name(name)
 	for i := range len(value) {
-		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' { // which may be escaped
+		if !plain[value[i]] {
 			text, _ := json.Marshal(value) // a string does not fail
 			o.text = append(o.text, text...)
 			return
@@ -78,6 +79,14 @@ func (o *object) string(name, value string) {
 	}
 	o.text = append(append(append(o.text, '"'), value...), '"')
 }
+
+// plain are the bytes that encoding/json never escapes.
+var plain = func() (set [256]bool) {
+	for c := ' '; c <= '~'; c++ {
+		set[c] = !strings.ContainsRune(`"\<>&`, c)
+	}
+	return set
+}()
 
 func (o *object) time(name string, value time.Time) {
 	o.name(name)

@@ -13,7 +13,8 @@ if ARGV[7] ~= 'quarantined' and not policy() then return { 'no_policy' } end
 if ARGV[7] ~= 'quarantined' and redis.call('SCARD', base .. ':guests') >= tonumber(ARGV[5]) then return { 'full' } end
 redis.call('SADD', base .. ':guests', ARGV[1])
 redis.call('SADD', base .. ':pools', ARGV[2])
-redis.call('HSET', guest_key(ARGV[1]), 'name', ARGV[1], 'pool', ARGV[2], 'slot', ARGV[3], 'incarnation', ARGV[4],
+-- Redis looks through the fields of a hash in their order: what is written most stands first.
+redis.call('HSET', guest_key(ARGV[1]), 'state', '', 'name', ARGV[1], 'pool', ARGV[2], 'slot', ARGV[3], 'incarnation', ARGV[4],
   'until', ARGV[8], unpack(ARGV, 9))
 g = guest_of(ARGV[1])
 g.state = ''
