@@ -108,6 +108,31 @@ func TestABatchMirrorsTheShelfThatItLeaves(t *testing.T) {
 	}
 }
 
+// Who finds no match in a batch is in the next one, and so is everybody where nothing comes back.
+func TestWhoseGuestComesBackGoesFirst(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.MirrorFrom(1)
+		b.shelf("ci", 4)
+		b.acquire(lease.Request{}) // makes the mirror
+		first, turned := b.acquire(lease.Request{}), b.Turned("ci")
+		var second, third, fourth lease.Lease
+		b.together(func() { second = b.acquire(lease.Request{}) }, func() { third = b.acquire(lease.Request{}) }, func() { b.release(first) })
+		if n := b.Turned("ci") - turned; n != 2 || second.Guest != first.Guest || third.Guest == first.Guest {
+			t.Errorf("of %s came %s, and %s besides, in %d batches", first.Guest, second.Guest, third.Guest, n)
+		}
+		b.together(func() { b.release(third) }, func() { b.release(second) }, func() { fourth = b.acquire(lease.Request{}) })
+		if n := b.Turned("ci") - turned; n != 4 || fourth.Guest != third.Guest || b.state(second.Guest) != lease.Shelved {
+			t.Errorf("of %s came %s, and %s is %s, in %d batches", third.Guest, fourth.Guest, second.Guest, b.state(second.Guest), n)
+		}
+		fifth := b.acquire(lease.Request{})
+		b.together(func() { b.release(fourth) }, func() { b.release(fifth) })
+		if n := b.Turned("ci") - turned; n != 6 {
+			t.Errorf("one that begins and two that end made %d batches", n-4)
+		}
+	})
+}
+
 // places are when a sweep looks at the leases, by guest.
 func (b *bench) places() map[string]time.Time {
 	all, err := b.rdb.ZRangeWithScores(b.t.Context(), b.key("in:local:leased"), 0, -1).Result()

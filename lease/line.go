@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -23,6 +24,7 @@ type call struct {
 	turning *turning // of which it is the call; nil: no mirror may decide it
 	reply   []any    // nil where a mirror has
 	err     error
+	stayed  bool // behind in line; see board
 	done    sync.WaitGroup
 }
 
@@ -80,7 +82,7 @@ func (q *queues) join(cache string, c *call) []*call {
 		return nil
 	}
 	l.scripts++
-	return l.board()
+	return l.board(q.mirrors[cache] != nil)
 }
 
 // next returns the calls that go where a script has come back. None: it was the last.
@@ -89,7 +91,7 @@ func (q *queues) next(cache string) []*call {
 	defer q.mu.Unlock()
 	l := q.lines[cache]
 	if len(l.waiting) > 0 && (l.scripts == 1 || !q.alone(cache)) {
-		return l.board()
+		return l.board(q.mirrors[cache] != nil)
 	}
 	if l.scripts--; l.scripts == 0 {
 		delete(q.lines, cache)
@@ -100,12 +102,45 @@ func (q *queues) next(cache string) []*call {
 // alone says that one script is under way at most: while there is no mirror, each would void the one that another brings.
 func (q *queues) alone(cache string) bool { return q.mirrors[cache] == nil }
 
-// board takes the calls that go together next.
-func (l *line) board() []*call {
+// board takes the calls that go together next. A guest that goes from one lease to the next costs the store half of one that is on the shelf in
+// between. So where there is a mirror, and leases end and begin, the newest of those without a match stay behind, once.
+func (l *line) board(mirrored bool) []*call {
 	n := min(len(l.waiting), maxCalls)
-	batch := l.waiting[:n:n]
-	l.waiting = l.waiting[n:]
-	return batch
+	batch, rest := l.waiting[:n:n], l.waiting[n:]
+	ends, begins := kinds(batch)
+	odd := max(ends, begins) - min(ends, begins)
+	if !mirrored || ends == 0 || begins == 0 || odd == 0 {
+		l.waiting = rest
+		return batch
+	}
+	together, behind := make([]*call, 0, n), make([]*call, 0, odd+len(rest))
+	for _, c := range slices.Backward(batch) {
+		if odd > 0 && c.turning != nil && c.turning.ends == (ends > begins) && !c.stayed {
+			c.stayed = true
+			behind = append(behind, c)
+			odd--
+		} else {
+			together = append(together, c)
+		}
+	}
+	slices.Reverse(together)
+	slices.Reverse(behind)
+	l.waiting = append(behind, rest...)
+	return together
+}
+
+// kinds counts the leases that are to end, and to begin.
+func kinds(batch []*call) (ends, begins int) {
+	for _, c := range batch {
+		switch {
+		case c.turning == nil:
+		case c.turning.ends:
+			ends++
+		default:
+			begins++
+		}
+	}
+	return ends, begins
 }
 
 // send has one call carried out. Once it is in line it is waited for, whatever becomes of ctx, because what was done must be
@@ -152,7 +187,7 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call,
 	if learn {
 		look, undone, rest = m.look(rest)
 	}
-	if len(rest) > 0 && turnings(batch) >= s.turns {
+	if ends, begins := kinds(batch); len(rest) > 0 && ends+begins >= s.turns {
 		ask = m.ask(len(batch))
 	}
 	calls := make([]*call, 0, len(rest)+3)
@@ -179,16 +214,6 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call,
 		c.done.Done()
 	}
 	return append(undone, void...)
-}
-
-// turnings counts the calls that mirrors may decide.
-func turnings(batch []*call) (n int) {
-	for _, c := range batch {
-		if c.turning != nil {
-			n++
-		}
-	}
-	return n
 }
 
 // script has the store carry out calls, and notes with each what came of it.
