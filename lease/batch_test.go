@@ -121,6 +121,13 @@ func TestWhoseGuestComesBackGoesFirst(t *testing.T) {
 		if n := b.Turned("ci") - turned; n != 2 || second.Guest != first.Guest || third.Guest == first.Guest {
 			t.Errorf("of %s came %s, and %s besides, in %d batches", first.Guest, second.Guest, third.Guest, n)
 		}
+		events, err := b.Events(t.Context(), first.Guest, 3)
+		b.must(err)
+		for i, l := range []lease.Lease{second, first, first} {
+			if want := []lease.State{lease.Leased, lease.Shelved, lease.Leased}[i]; events[i].Lease != l.ID || events[i].To != want {
+				t.Errorf("event %d is %+v, want the way of %s to %s", i, events[i], l.ID, want)
+			}
+		}
 		b.together(func() { b.release(third) }, func() { b.release(second) }, func() { fourth = b.acquire(lease.Request{}) })
 		if n := b.Turned("ci") - turned; n != 4 || fourth.Guest != third.Guest || b.state(second.Guest) != lease.Shelved {
 			t.Errorf("of %s came %s, and %s is %s, in %d batches", third.Guest, fourth.Guest, second.Guest, b.state(second.Guest), n)

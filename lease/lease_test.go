@@ -3,6 +3,7 @@ package lease_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -398,6 +399,77 @@ func TestTimeEndsLeasesAndRequests(t *testing.T) {
 		}
 		if l := b.look(next.ID); l.Phase != lease.Active || l.Guest != held.Guest {
 			t.Errorf("want the guest handed on, got %+v", l)
+		}
+	})
+}
+
+// The deadline that a gap has moved is that of the lease's TTL again once it is renewed.
+func TestARenewalAfterAGapMovesTheDeadlineBack(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := open(t, rdb, ci())
+		b.must(b.Sweep(t.Context()))
+		b.shelf("ci", 1)
+		l := b.acquire(lease.Request{TTL: 10 * time.Second})
+		b.pause(l)
+		moved := b.look(l.ID)
+		b.renewed(l)
+		back := b.look(l.ID)
+		if !back.Deadline.Before(moved.Deadline) || b.places()[l.Guest].After(back.Deadline) {
+			t.Errorf("it was moved to %v, renewed to %v, and is looked at at %v", moved.Deadline, back.Deadline, b.places()[l.Guest])
+		}
+	})
+}
+
+func TestASweepLooksAtAllThatIsDue(t *testing.T) {
+	const many = 230 // more than one script does
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		spec := ci()
+		spec.Max, spec.Size = many, many
+		b := open(t, rdb, spec)
+		b.fleet.Pools[0].Max = many
+		b.must(b.Adopt(t.Context(), b.fleet))
+		b.must(b.Sweep(t.Context()))
+		b.shelf("ci", many)
+		var all []lease.Lease
+		for i := range many {
+			l := b.acquire(lease.Request{})
+			if all = append(all, l); i%2 == 0 {
+				b.past("in:local:leased", l.Guest) // too early
+			} else {
+				b.runsOut(l)
+			}
+		}
+		b.must(b.Sweep(t.Context()))
+		for i, l := range all {
+			switch now := b.look(l.ID); {
+			case i%2 == 0 && (now.Phase != lease.Active || !b.places()[l.Guest].Equal(l.Deadline)):
+				t.Fatalf("%s goes on until %v: %+v, looked at at %v", l.ID, l.Deadline, now, b.places()[l.Guest])
+			case i%2 == 1 && now.How != lease.Expired:
+				t.Fatalf("%s has run out: %+v", l.ID, now)
+			}
+		}
+		listed, err := b.Leases(t.Context(), "ci", many)
+		b.must(err)
+		inOrder := slices.IsSortedFunc(listed, func(a, b lease.Lease) int { return a.Deadline.Compare(b.Deadline) })
+		if len(listed) != many/2 || !inOrder {
+			t.Errorf("%d leases are listed, in the order of their deadlines: %v", len(listed), inOrder)
+		}
+	})
+}
+
+func TestANewMachineHasNoUses(t *testing.T) {
+	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		spec := ci()
+		spec.Reuse.Uses = 1
+		b := open(t, rdb, spec)
+		b.shelf("ci", 1)
+		l := b.release(b.acquire(lease.Request{}))
+		used := b.guest(l)
+		g, err := b.Claim(t.Context(), used, lease.Replacing, "run", "", 0)
+		b.must(err)
+		b.must(second(b.Publish(t.Context(), g, "run", g.Incarnation+1, lease.Machine{Host: "127.0.0.1", Port: 22})))
+		if now := b.guest(l); used.Uses != 1 || now.Uses != 0 || now.Incarnation != 2 {
+			t.Errorf("%d uses, and those of incarnation %d: %d", used.Uses, now.Incarnation, now.Uses)
 		}
 	})
 }

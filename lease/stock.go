@@ -1,11 +1,12 @@
 package lease
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -220,26 +221,26 @@ func (s *Store) Leases(ctx context.Context, cache string, n int) ([]Lease, error
 	}
 	out, err := s.leases(ctx, cache, ids)
 	out = slices.DeleteFunc(out, func(l Lease) bool { return l.Phase != Active })
-	slices.SortFunc(out, func(a, b Lease) int { return a.Deadline.Compare(b.Deadline) })
+	slices.SortFunc(out, func(a, b Lease) int { return cmp.Or(a.Deadline.Compare(b.Deadline), strings.Compare(a.ID, b.ID)) })
 	return out[:min(n, len(out))], err
 }
 
 // leasesOn returns the ids of the leases that some guests are under.
 func (s *Store) leasesOn(ctx context.Context, cache string, guests []string) (ids []string, err error) {
 	for some := range slices.Chunk(guests, readBatch) {
-		cmds := make([]*redis.StringCmd, len(some))
+		cmds := make([]*redis.SliceCmd, len(some))
 		_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			for i, name := range some {
-				cmds[i] = pipe.HGet(ctx, s.base(cache)+":guest:"+name, "state")
+				cmds[i] = pipe.HMGet(ctx, s.base(cache)+":guest:"+name, "state")
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, redis.Nil) { // one is gone
+		if err != nil {
 			return nil, outage(err)
 		}
 		for _, cmd := range cmds {
 			var g Guest
-			if g.readState(cmd.Val()); g.Lease != "" {
+			if g.readState(text(cmd.Val()[0])); g.Lease != "" { // else it is gone, or came back
 				ids = append(ids, g.Lease)
 			}
 		}

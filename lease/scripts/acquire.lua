@@ -22,7 +22,8 @@ for _, pool in ipairs(split(pools)) do
   if name then
     local v = redis.call('HMGET', guest_key(name), 'incarnation', 'state', 'address')
     local _, _, uses = state_of(v[2])
-    grant(l, { name = name, pool = pool, state = 'shelved', incarnation = v[1], uses = uses, lease = '' }, pool == ARGV[5] and 'spare' or 'shelf', true)
+    local g = { name = name, pool = pool, state = 'shelved', incarnation = v[1], uses = uses, lease = '' }
+    grant(l, g, pool == ARGV[5] and 'spare' or 'shelf', true)
     return { 'hit', l.text, v[3] or '' }
   end
 end

@@ -1,6 +1,6 @@
 -- sweep.lua: what time brings about in one cache: leases expire, requests lapse, holds and quarantines end, an override ends,
--- old records go. At most ARGV[1] of each kind, so that a call stays short; the caller comes again while the second result is 1. Only
--- after a gap all deadlines are moved at once.
+-- old records go. At most ARGV[1] of each kind, and of the leases of each pool, so that a call stays short; the caller comes again while
+-- the second result is 1. Only after a gap all deadlines are moved at once.
 -- ARGV   1 batch  2 gap ms: when the last sweep is longer ago, nobody could renew  3 grace ms given then
 --        4 retention of ended leases ms  5 most ended leases kept
 -- Result ok, more (1 or 0), ids of the leases that changed
