@@ -497,7 +497,7 @@ func (s *Store) mendDrawn(ctx context.Context, pool string) error {
 		for i, name := range some {
 			keys[i] = s.base(pool) + ":guest:" + name
 		}
-		guests, err := s.readGuests(tctx, keys, words{})
+		guests, err := s.readGuests(tctx, keys, words{}, guestFields)
 		if err != nil {
 			return err
 		}
@@ -565,7 +565,7 @@ func slotsAs[T any](ctx context.Context, s *Store, pool string, which []int, par
 		for i, at := range some {
 			keys[i] = s.base(at.cache) + ":guest:" + GuestName(pool, at.number)
 		}
-		read, err := s.readGuests(ctx, keys, known)
+		read, err := s.readGuests(ctx, keys, known, guestFields)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -630,25 +630,25 @@ func (s *Store) scan(ctx context.Context, pool string) (out []slot, err error) {
 // readBatch is how many guests are asked for at once: the answers of 100 000 would fill the memory.
 const readBatch = 500
 
-// readGuests reads the guests on record under some keys, at most readBatch. Where there is none, it has no name.
-func (s *Store) readGuests(ctx context.Context, keys []string, known words) ([]Guest, error) {
+// readGuests reads some fields of the guests on record under some keys, at most readBatch. Where there is none, it has no name.
+func (s *Store) readGuests(ctx context.Context, keys []string, known words, fields []string) ([]Guest, error) {
 	cmds := make([]*redis.SliceCmd, len(keys))
 	_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, key := range keys {
-			cmds[i] = pipe.HMGet(ctx, key, guestFields...)
+			cmds[i] = pipe.HMGet(ctx, key, fields...)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, outage(err)
 	}
-	fields := make(map[string]string, len(guestFields))
+	values := make(map[string]string, len(fields))
 	guests := make([]Guest, len(keys))
 	for i, cmd := range cmds {
 		for j, v := range cmd.Val() {
-			fields[guestFields[j]] = text(v)
+			values[fields[j]] = text(v)
 		}
-		guests[i] = known.share(parseGuest(fields))
+		guests[i] = known.share(parseGuest(values))
 	}
 	return guests, nil
 }
@@ -703,7 +703,7 @@ func (s *Store) cacheOf(ctx context.Context, pool string, slot int) (string, err
 
 // guestFields are those that parseGuest reads, the name first, which every guest has.
 var guestFields = strings.Fields(`name pool cache slot incarnation state shard digest run id address born
-	 until reason evidence condemned health reset failures demand attributes`)
+	until reason evidence condemned health reset failures demand attributes`)
 
 func parseGuest(f map[string]string) Guest {
 	num := func(k string) int { n, _ := strconv.Atoi(f[k]); return n }

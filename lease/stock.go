@@ -228,19 +228,16 @@ func (s *Store) Leases(ctx context.Context, cache string, n int) ([]Lease, error
 // leasesOn returns the ids of the leases that some guests are under.
 func (s *Store) leasesOn(ctx context.Context, cache string, guests []string) (ids []string, err error) {
 	for some := range slices.Chunk(guests, readBatch) {
-		cmds := make([]*redis.SliceCmd, len(some))
-		_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			for i, name := range some {
-				cmds[i] = pipe.HMGet(ctx, s.base(cache)+":guest:"+name, "state")
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, outage(err)
+		keys := make([]string, len(some))
+		for i, name := range some {
+			keys[i] = s.base(cache) + ":guest:" + name
 		}
-		for _, cmd := range cmds {
-			var g Guest
-			if g.readState(text(cmd.Val()[0])); g.Lease != "" { // else it is gone, or came back
+		read, err := s.readGuests(ctx, keys, words{}, []string{"state"})
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range read {
+			if g.Lease != "" { // else it is gone, or came back
 				ids = append(ids, g.Lease)
 			}
 		}
@@ -287,7 +284,7 @@ func (s *Store) CacheGuests(ctx context.Context, cache string) ([]Guest, error) 
 		for i, name := range some {
 			keys[i] = base + ":guest:" + name
 		}
-		guests, err := s.readGuests(ctx, keys, known)
+		guests, err := s.readGuests(ctx, keys, known, guestFields)
 		if err != nil {
 			return nil, err
 		}

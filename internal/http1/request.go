@@ -38,7 +38,7 @@ func (r *request) parse(text []byte, template *http.Request, takes func(method, 
 	line, fields, _ := strings.Cut(string(text[:end+2]), "\r\n")
 	method, line, _ := strings.Cut(line, " ")
 	path, version, _ := strings.Cut(line, " ")
-	if version != "HTTP/1.1" || path == "" || !isPath.consists(path) || path[0] != '/' || !takes(method, path) {
+	if version != "HTTP/1.1" || !isPath.consists(path) || path[0] != '/' || !takes(method, path) {
 		return 0, errOther
 	}
 	r.renew(template)
@@ -86,7 +86,7 @@ func (r *request) readHeader(fields string) bool {
 		line, fields, _ = strings.Cut(fields, "\r\n")
 		name, value, ok := strings.Cut(line, ":")
 		value = strings.Trim(value, " \t")
-		if !ok || n == maxHeaders || name == "" || !isName.consists(name) || !isReadable.consists(value) {
+		if !ok || n == maxHeaders || !isName.consists(name) || value != "" && !isReadable.consists(value) {
 			return false
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
@@ -106,7 +106,7 @@ func (r *request) readHeader(fields string) bool {
 func (r *request) readField(name, value string) bool {
 	switch name {
 	case "Host":
-		if r.Host != "" || value == "" || !isHost.consists(value) {
+		if r.Host != "" || !isHost.consists(value) {
 			return false
 		}
 		r.Host = value
@@ -146,14 +146,14 @@ func readable() *set {
 	return s
 }
 
-// consists says whether text has only bytes of the set.
+// consists says whether text is not empty and has only bytes of the set.
 func (s *set) consists(text string) bool {
 	for i := range len(text) {
 		if !s[text[i]] {
 			return false
 		}
 	}
-	return true
+	return text != ""
 }
 
 // body reads a request's body from the connection's buffer.
