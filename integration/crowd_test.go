@@ -167,7 +167,7 @@ func (c *crowd) check(when string) map[string]lease.Guest {
 	if len(leased) > 0 {
 		c.Errorf("%s: leased to nobody: %v", when, leased)
 	}
-	c.matched(c.T, guests)
+	c.matched()
 	return guests
 }
 

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"greenroom/lease"
@@ -154,17 +153,22 @@ func (h *house) clear() {
 	}
 }
 
-// matched fails unless the processes of guests are exactly those of the guests on record.
-func (h *house) matched(t testing.TB, guests map[string]lease.Guest) {
-	t.Helper()
-	alive := h.living()
-	for _, g := range guests {
-		if pids := alive[g.Principal()]; len(pids) != 1 {
-			t.Errorf("guest %s (%s) has the processes %v, want one", g.Principal(), g.State, pids)
+// matched waits until the processes of guests are exactly those of the guests on record: one that a run is about to start or to
+// end may be missing or left for a moment, one that nobody started or ends stays so.
+func (h *house) matched() {
+	h.Helper()
+	h.until("the processes are those of the guests on record", func() error {
+		var wrong []error
+		alive := h.living()
+		for _, g := range h.guests() {
+			if pids := alive[g.Principal()]; len(pids) != 1 {
+				wrong = append(wrong, fmt.Errorf("guest %s (%s) has the processes %v, want one", g.Principal(), g.State, pids))
+			}
+			delete(alive, g.Principal())
 		}
-		delete(alive, g.Principal())
-	}
-	if len(alive) > 0 {
-		t.Errorf("leaked guests: no record knows %v", alive)
-	}
+		if len(alive) > 0 {
+			wrong = append(wrong, fmt.Errorf("leaked guests: no record knows %v", alive))
+		}
+		return errors.Join(wrong...)
+	})
 }

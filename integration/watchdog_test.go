@@ -106,7 +106,7 @@ func (h *house) replaced(t *testing.T, dead []string, before map[string][]int) {
 	if len(after) != 20 {
 		t.Errorf("%d guests, want 20", len(after))
 	}
-	h.matched(t, after)
+	h.matched()
 	alive := h.living()
 	for name, g := range after {
 		if !slices.Contains(dead, name) && !slices.Equal(alive[g.Principal()], before[g.Principal()]) {

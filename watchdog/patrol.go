@@ -78,7 +78,7 @@ func (p *patrol) work(ctx context.Context) {
 }
 
 func (p *patrol) loop(ctx context.Context) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(p.o.Refresh)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		wait := p.tick(time.Now())
@@ -115,7 +115,7 @@ func (p *patrol) tick(now time.Time) time.Duration {
 	} else if p.reading > 0 {
 		until = now.Add(p.o.Refresh) // the end of the reading wakes the loop
 	}
-	return max(0, until.Sub(now))
+	return max(time.Nanosecond, until.Sub(now)) // one of 0 crashes the race detector in a synctest bubble (golang/go#78156)
 }
 
 // next is the work that a free worker may take, and how to note that one has; the channel is nil when there is none.
