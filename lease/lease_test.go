@@ -649,11 +649,11 @@ func TestAStoreThatIsAwaySaysSo(t *testing.T) {
 func TestAReleaseIsToldOnce(t *testing.T) {
 	var ends int
 	b := open(t, leasetest.Embedded(t), ci())
-	told := lease.New(b.rdb, lease.Options{Prefix: strings.SplitN(b.key(""), ":", 2)[0], Notify: func(c lease.Change) {
+	told := lease.New(b.rdb, lease.Options{Prefix: strings.SplitN(b.key(""), ":", 2)[0], Notify: one(func(c lease.Change) {
 		if c.Kind == lease.LeaseEnded {
 			ends++
 		}
-	}})
+	})})
 	b.shelf("ci", 1)
 	l := b.acquire(lease.Request{})
 	for range 3 {

@@ -210,6 +210,9 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call,
 	done, void := m.settle(turns)
 	m.learn(look, cache)
 	s.queues.reflect(cache, m, m.next(ask, rest))
+	if changes := turns.changes(); len(changes) > 0 {
+		s.tell(changes...)
+	}
 	for _, c := range append(done, rest...) {
 		c.done.Done()
 	}

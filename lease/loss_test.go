@@ -302,11 +302,11 @@ func TestAfterALossTheNewestHolderHasTheGuest(t *testing.T) {
 func TestRequestsThatLapseTogetherAllEndAsTheyShouldAndAreTold(t *testing.T) {
 	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		b, told := open(t, rdb, ci()), make(chan string, 1000)
-		b.Store = lease.New(rdb, lease.Options{Prefix: strings.SplitN(b.key(""), ":", 2)[0], Notify: func(c lease.Change) {
+		b.Store = lease.New(rdb, lease.Options{Prefix: strings.SplitN(b.key(""), ":", 2)[0], Notify: one(func(c lease.Change) {
 			if c.Kind == lease.LeaseEnded {
 				told <- c.Lease.ID
 			}
-		}})
+		})})
 		b.must(b.Adopt(t.Context(), b.fleet))
 		b.must(b.Sweep(t.Context()))
 		b.shelf("ci", 1)
@@ -478,11 +478,11 @@ func TestWhoeverDoesNotKnowWhatWasDoneIsHeardOf(t *testing.T) {
 		g := b.shelf("ci", 1)[0]
 		unsure := 0
 		prefix, _, _ := strings.Cut(b.key(""), ":")
-		b.Store = lease.New(rdb, lease.Options{Prefix: prefix, Notify: func(c lease.Change) {
+		b.Store = lease.New(rdb, lease.Options{Prefix: prefix, Notify: one(func(c lease.Change) {
 			if c.Kind == lease.Unsure && c.Guest == g.Name {
 				unsure++
 			}
-		}})
+		})})
 		b.must(b.Adopt(t.Context(), b.fleet))
 		var l lease.Lease
 		for _, step := range []struct {
@@ -511,11 +511,11 @@ func TestASweepTellsThatTheStoreWasLost(t *testing.T) {
 		b := open(t, rdb, ci())
 		lost := 0
 		prefix, _, _ := strings.Cut(b.key(""), ":")
-		b.Store = lease.New(rdb, lease.Options{Prefix: prefix, Notify: func(c lease.Change) {
+		b.Store = lease.New(rdb, lease.Options{Prefix: prefix, Notify: one(func(c lease.Change) {
 			if c.Kind == lease.StoreLost {
 				lost++
 			}
-		}})
+		})})
 		b.must(b.Sweep(t.Context()))
 		b.must(b.Sweep(t.Context()))
 		if lost != 0 {

@@ -281,6 +281,22 @@ func (m *mirror) settle(t *turns) (done, undone []*call) {
 	return t.calls, nil
 }
 
+// changes are those that the turns were, which nobody changes any more; none: they failed.
+func (t *turns) changes() []Change {
+	if t == nil || t.err != nil || t.void() {
+		return nil
+	}
+	changes := make([]Change, len(t.calls))
+	for i, c := range t.calls {
+		l := &c.turning.lease
+		changes[i] = Change{Kind: Granted, Cache: l.Cache, Guest: l.Guest, Lease: l}
+		if c.turning.ends {
+			changes[i].Kind, changes[i].State = LeaseEnded, Shelved
+		}
+	}
+	return changes
+}
+
 func (t *turns) void() bool { return t.err == nil && text(t.reply[0]) == "stale" }
 
 // written fills in when a turn was, which is on record now.

@@ -85,11 +85,11 @@ func TestItIsToldOnceHowLongAGuestWasOnOrder(t *testing.T) {
 			leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 				b := open(t, rdb, ci())
 				var told []order
-				b.Store = lease.New(rdb, lease.Options{Prefix: "told", Notify: func(c lease.Change) {
+				b.Store = lease.New(rdb, lease.Options{Prefix: "told", Notify: one(func(c lease.Change) {
 					if !c.Ordered.IsZero() {
 						told = append(told, order{c.Ordered, c.Ready})
 					}
-				}})
+				})})
 				b.must(b.Open(t.Context()))
 				b.must(b.Adopt(t.Context(), b.fleet))
 				want := test.story(b)

@@ -58,11 +58,12 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 	case err != nil:
 		return Lease{}, err
 	case reply == nil:
-		return s.hit(&t.lease), nil
+		return t.lease, nil
 	case text(reply[0]) == "hit":
 		l := readLease(text(reply[1]), c.Name)
 		l.Leased = l.leased(text(reply[2]), "")
-		return s.hit(&l), nil
+		s.tell(Change{Kind: Granted, Cache: c.Name, Guest: l.Guest, Lease: &l})
+		return l, nil
 	}
 	l := parseLease(reply[1:], c.Name)
 	l.Replayed = text(reply[3]) == "replayed"
@@ -75,12 +76,6 @@ func (s *Store) Acquire(ctx context.Context, caller Caller, r Request) (Lease, e
 		s.tell(Change{Kind: Missed, Cache: c.Name})
 	}
 	return l, nil
-}
-
-// hit tells of a lease that was granted at once. Nobody changes it any more.
-func (s *Store) hit(l *Lease) Lease {
-	s.tell(Change{Kind: Granted, Cache: l.Cache, Guest: l.Guest, Lease: l})
-	return *l
 }
 
 // choose finds the cache of a request and the pools that satisfy it.
@@ -309,7 +304,7 @@ func (s *Store) Release(ctx context.Context, caller Caller, id string, r Release
 	t := &turning{id: id, ends: true, caller: caller, outcome: r.Outcome, hold: r.Hold, discard: r.Discard}
 	t.call = call{name: "release", turning: t}
 	l, state, err := s.onLease(ctx, id, &t.call)
-	if err == nil && !l.Replayed {
+	if err == nil && t.guest == nil && !l.Replayed {
 		s.tell(Change{Kind: LeaseEnded, Cache: l.Cache, Guest: l.Guest, State: state, Lease: l})
 	}
 	return *l, err
@@ -333,11 +328,13 @@ func (s *Store) announce(ctx context.Context, cache, id string) {
 
 var system = Caller{Name: "greenroom", Role: System}
 
-func (s *Store) tell(c Change) {
-	if c.Lease != nil {
-		s.waiters.wake(c.Lease.ID)
+func (s *Store) tell(changes ...Change) {
+	for _, c := range changes {
+		if c.Lease != nil {
+			s.waiters.wake(c.Lease.ID)
+		}
 	}
-	s.options.Notify(c)
+	s.options.Notify(changes...)
 }
 
 // leaseLines are how many a lease has in the store; see lease_of in lib.lua.

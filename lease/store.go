@@ -33,8 +33,9 @@ type Options struct {
 	Server   string        // the only one that uses the store, by a name that survives restarts; empty: whoever likes
 	Place    string        // says for people where Server is
 
-	// Notify is told of each change, after it happened, from the calling goroutine. It must not block.
-	Notify func(Change)
+	// Notify is told of each change, after it happened and before whoever brought it about goes on. Those that happened at once come
+	// together, in their order. It must not block, and may keep what it is told.
+	Notify func(...Change)
 }
 
 // Kind names what a Change is about.
@@ -98,7 +99,7 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 		o.Prefix = "greenroom"
 	}
 	if o.Notify == nil {
-		o.Notify = func(Change) {}
+		o.Notify = func(...Change) {}
 	}
 	s := &Store{rdb: rdb, options: o, scripts: loadScripts(), queues: queues{lines: map[string]*line{}, mirrors: map[string]*mirror{}}, turns: mirrorFrom}
 	s.fleet.Store(&specs.Fleet{})

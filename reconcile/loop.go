@@ -170,26 +170,26 @@ func (l *Loop) stir(bell chan struct{}) {
 	}
 }
 
-// Notify takes a change in the store; those that may need work wake the loop.
-func (l *Loop) Notify(c lease.Change) {
-	if c.Kind == lease.StoreLost {
-		l.mu.Lock()
-		unseen := l.passErr == nil && l.fleet != nil && l.fleet.Revision != ""
-		l.mu.Unlock()
-		if unseen { // else it is known, and there are as many notices as calls
-			l.nudge()
-		}
-		return
+// Notify takes changes in the store; those that may need work wake the loop.
+func (l *Loop) Notify(changes ...lease.Change) {
+	lost := func(c lease.Change) bool { return c.Kind == lease.StoreLost }
+	h := l.view.notice(changes)
+	if slices.ContainsFunc(changes, lost) && l.unaware() {
+		h = soon
 	}
-	calm := l.view.notice(c)
-	switch {
-	case calm, c.Kind == lease.Unsure: // whoever sends calls again may do so all the time
+	switch h {
+	case soon:
+		l.nudge()
+	case calm:
 		l.stir(l.lull)
-	case c.Kind != lease.GuestMoved:
-		l.nudge()
-	case slices.Contains([]lease.State{lease.Tainted, lease.Failed, lease.Shelved, lease.Gone}, c.State):
-		l.nudge()
 	}
+}
+
+// unaware says that the last pass saw nothing of a store that was lost. Else it is known, and there are as many notices as calls.
+func (l *Loop) unaware() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.passErr == nil && l.fleet != nil && l.fleet.Revision != ""
 }
 
 // Run reconciles until ctx ends. Runs under way then go on by themselves, and the next start finds them again.

@@ -107,8 +107,8 @@ func (h *house) start() {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	h.store = lease.New(h.rdb, lease.Options{Notify: func(c lease.Change) {
-		h.loop.Notify(c)
+	h.store = lease.New(h.rdb, lease.Options{Notify: func(c ...lease.Change) {
+		h.loop.Notify(c...)
 		select {
 		case booting <- struct{}{}:
 		default:

@@ -107,22 +107,47 @@ func (v *view) idle() bool {
 	return !n.all && len(n.pools)+len(n.slots)+len(n.turns)+len(n.caches) == 0
 }
 
-// notice takes a change in. It tells whether all is known of it, and nobody waits for what comes of it: a guest went from
-// the shelf to a holder, or came back.
-func (v *view) notice(c lease.Change) (calm bool) {
+// hurry says how soon there should be a pass.
+type hurry int
+
+const (
+	none hurry = iota
+	calm       // nobody waits for what comes of it
+	soon
+)
+
+// notice takes changes in.
+func (v *view) notice(changes []lease.Change) (h hurry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	for i := range changes {
+		h = max(h, v.note(&changes[i]))
+	}
+	return h
+}
+
+// note needs v.mu. Of a guest that went from the shelf to a holder, or came back, all is known.
+func (v *view) note(c *lease.Change) hurry {
+	if c.Kind == lease.StoreLost {
+		return none
+	}
 	if t, ok := c.Turn(); ok {
 		if !v.news.turns.Note(t) {
 			v.news.read(t.Guest)
 		}
-		return true
+		return calm
 	}
 	if c.Guest != "" {
 		v.news.read(c.Guest)
 	}
 	v.news.stir("", c.Cache)
-	return false
+	switch {
+	case c.Kind == lease.Unsure: // whoever sends calls again may do so all the time
+		return calm
+	case c.Kind != lease.GuestMoved || slices.Contains([]lease.State{lease.Tainted, lease.Failed, lease.Shelved, lease.Gone}, c.State):
+		return soon
+	}
+	return none
 }
 
 // look brings the view up to date. After an error all of it is read again.

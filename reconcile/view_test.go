@@ -43,7 +43,7 @@ func ticking(t *testing.T, fleet *specs.Fleet) (l *Loop, store *lease.Store, com
 	rdb := leasetest.Embedded(t)
 	commands, clock = &counter{}, &atomic.Int64{}
 	clock.Store(time.Now().Unix())
-	store = lease.New(rdb, lease.Options{Notify: func(c lease.Change) { l.Notify(c) }})
+	store = lease.New(rdb, lease.Options{Notify: func(c ...lease.Change) { l.Notify(c...) }})
 	l = New(Options{
 		Store: store, Writer: "test", Now: func() time.Time { return time.Unix(clock.Load(), 0) },
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
@@ -100,7 +100,7 @@ func TestATickAfterWhichNothingHasHappenedReadsAlmostNothing(t *testing.T) {
 
 func TestANoticeBeforeTheFirstPassIsKept(t *testing.T) {
 	v := newView()
-	v.notice(lease.Change{Kind: lease.GuestMoved, Cache: "ci", Guest: "local-1"})
+	v.notice([]lease.Change{{Kind: lease.GuestMoved, Cache: "ci", Guest: "local-1"}})
 	if v.idle() {
 		t.Error("nothing is to be read")
 	}
@@ -149,7 +149,7 @@ func BenchmarkIdleTick(b *testing.B) {
 	rdb := leasetest.Embedded(b)
 	var l *Loop
 	l = New(Options{
-		Store: lease.New(rdb, lease.Options{Notify: func(c lease.Change) { l.Notify(c) }}), Writer: "test",
+		Store: lease.New(rdb, lease.Options{Notify: func(c ...lease.Change) { l.Notify(c...) }}), Writer: "test",
 		OpenDriver: func(ctx context.Context) (*terraform.Driver, error) {
 			return terraform.New(ctx, terraform.Options{StateDir: b.TempDir(), Self: "/bin/true"})
 		},

@@ -69,7 +69,7 @@ type yard struct {
 	t      testing.TB
 	fleet  *specs.Fleet
 	client redis.UniversalClient
-	tell   func(lease.Change)
+	tell   func(...lease.Change)
 	away   atomic.Bool // the store cannot be reached
 }
 
@@ -98,7 +98,7 @@ func (o outage) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 
 func newYard(t testing.TB, pool specs.Pool, caches ...*specs.Cache) *yard {
 	t.Helper()
-	y := &yard{t: t, tell: func(lease.Change) {}}
+	y := &yard{t: t, tell: func(...lease.Change) {}}
 	if pool.Brake.MaxUnhealthy == 0 {
 		pool.Brake.MaxUnhealthy = specs.DefaultMaxUnhealthy
 	}
@@ -114,7 +114,7 @@ func newYard(t testing.TB, pool specs.Pool, caches ...*specs.Cache) *yard {
 	})
 	store.Client().AddHook(outage{&y.away})
 	y.client = store.Client()
-	y.Store = lease.New(y.client, lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
+	y.Store = lease.New(y.client, lease.Options{Notify: func(c ...lease.Change) { y.tell(c...) }})
 	if err := errors.Join(y.Open(t.Context()), y.Adopt(t.Context(), y.fleet)); err != nil {
 		t.Fatal(err)
 	}

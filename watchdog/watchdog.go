@@ -98,8 +98,17 @@ func New(o Options) (*Watchdog, error) {
 	return w, nil
 }
 
-// Notify tells the watchdog of a change in the store. It never blocks.
-func (w *Watchdog) Notify(c lease.Change) {
+// Notify tells the watchdog of changes in the store. It never blocks.
+func (w *Watchdog) Notify(changes ...lease.Change) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range changes {
+		w.notice(&changes[i])
+	}
+}
+
+// notice needs w.mu.
+func (w *Watchdog) notice(c *lease.Change) {
 	name := c.Guest
 	if name == "" && c.Lease != nil {
 		name = c.Lease.Guest
@@ -107,8 +116,6 @@ func (w *Watchdog) Notify(c lease.Change) {
 	if name == "" {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if t, ok := c.Turn(); ok && w.turns.Note(t) {
 		if !w.gather { // there are thousands a second: one wake-up takes in those of a moment
 			w.gather = true

@@ -44,7 +44,7 @@ type yard struct {
 	key   ssh.Signer
 	info  guestd.Info
 	home  string
-	tell  func(lease.Change)
+	tell  func(...lease.Change)
 	queue *queue      // of the preparer that runs
 	away  atomic.Bool // the store cannot be reached
 	first atomic.Pointer[first]
@@ -86,7 +86,7 @@ func (o outage) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 func newYard(t *testing.T, cache specs.Cache) *yard {
 	t.Helper()
 	t.Parallel() // most of the time goes into waiting for guests to start and stop
-	y := &yard{t: t, tell: func(lease.Change) {}}
+	y := &yard{t: t, tell: func(...lease.Change) {}}
 	cache.Name, cache.Pools, cache.Size, cache.Max, cache.Enabled = "ci", []string{"p"}, 5, 5, true
 	cache.Lease = specs.Lease{TTL: time.Minute, Max: time.Hour}
 	y.fleet = &specs.Fleet{Revision: "r1", Pools: []*specs.Pool{{Name: "p", Max: 5, Spare: 5}}, Caches: []*specs.Cache{&cache}}
@@ -94,7 +94,7 @@ func newYard(t *testing.T, cache specs.Cache) *yard {
 	y.must(err)
 	t.Cleanup(func() { y.must(store.Close()) })
 	store.Client().AddHook(outage{y})
-	y.Store = lease.New(store.Client(), lease.Options{Notify: func(c lease.Change) { y.tell(c) }})
+	y.Store = lease.New(store.Client(), lease.Options{Notify: func(c ...lease.Change) { y.tell(c...) }})
 	y.other = lease.New(store.Client(), lease.Options{})
 	y.must(y.Open(t.Context()))
 	y.must(y.Adopt(t.Context(), y.fleet))

@@ -52,8 +52,14 @@ func New(o Options) (*Preparer, error) {
 	return &Preparer{o: o, queue: newQueue(max(1, o.Workers/2))}, nil
 }
 
-// Notify tells the preparer of a change in the store. It never blocks.
-func (p *Preparer) Notify(c lease.Change) {
+// Notify tells the preparer of changes in the store. It never blocks.
+func (p *Preparer) Notify(changes ...lease.Change) {
+	for i := range changes {
+		p.notice(&changes[i])
+	}
+}
+
+func (p *Preparer) notice(c *lease.Change) {
 	due := waits(c.State)
 	switch c.Kind {
 	case lease.Unsure:

@@ -158,9 +158,9 @@ func TestAReleaseThatNobodyToldOfIsSeenWhenItIsSentAgain(t *testing.T) {
 	y.spawn()
 	y.run(Options{Look: time.Hour})
 	tell, deaf := y.tell, atomic.Bool{}
-	y.tell = func(c lease.Change) {
+	y.tell = func(c ...lease.Change) {
 		if !deaf.Load() {
-			tell(c)
+			tell(c...)
 		}
 	}
 	y.boot("ci", y.machine())

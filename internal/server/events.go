@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"greenroom/lease"
@@ -30,9 +31,9 @@ const (
 // Feed is what has happened in the house lately: the changes in the store, each with what the guest's own history says of
 // it, and what became of the specs. It is kept in memory only; the histories in the store are what lasts.
 //
-// The store's notifier only puts a change in line. A worker, which is there while something waits, makes events of
-// them, so that a store that answers slowly holds up nobody. Reading histories costs a busy store at most lookRate calls a
-// second.
+// The store's notifier only puts changes in line. A worker makes events of them, so that a store that answers slowly holds up
+// nobody. Reading histories costs a busy store at most lookRate calls a second. Leases of shelved guests that begin and end, of which
+// there are thousands a second, need no reading: while nobody follows they stay in line until somebody asks.
 type Feed struct {
 	store   *lease.Store
 	now     func() time.Time
@@ -40,16 +41,15 @@ type Feed struct {
 	beat    time.Duration // between two signs of life in a stream
 	log     *slog.Logger
 
-	lineMu  sync.Mutex // of what follows
-	line    []told
-	spare   []told // the room of the line before
-	lost    int    // dropped since the last event
+	lineMu sync.Mutex // of what follows
+	lineup
 	working bool
 
-	mu        sync.Mutex // of what follows
-	kept      []entry    // the newest keptEvents count
-	last      int64      // id
-	gone      int64      // id of the newest that is not kept any more
+	watched   atomic.Bool // there are followers
+	mu        sync.Mutex  // of what follows
+	kept      []entry     // the newest keptEvents count
+	last      int64       // id
+	gone      int64       // id of the newest that is not kept any more
 	followers map[*follower]struct{}
 	fault     string // the last spec fault, so that it is told once
 
@@ -57,12 +57,22 @@ type Feed struct {
 	looks  int
 }
 
-// told is a change in the line, or an event that needs no more looking up.
-type told struct {
-	change lease.Change
-	event  *client.Event
-	at     time.Time
+// lineup is what waits to become events.
+type lineup struct {
+	line    []told
+	waiting int  // changes and events in line
+	lost    int  // dropped behind them, because too much came at once
+	passed  bool // some were dropped in front of them, which nobody had asked for in time
 }
+
+// told are changes in the line that came together, or an event that needs no more looking up.
+type told struct {
+	changes []lease.Change
+	event   *client.Event
+	at      time.Time
+}
+
+func (t told) size() int { return max(1, len(t.changes)) }
 
 // entry is an event with what decides who may see it.
 type entry struct {
@@ -83,10 +93,14 @@ func newFeed(store *lease.Store, log *slog.Logger, now func() time.Time, closing
 	return &Feed{store: store, now: now, closing: closing, beat: heartbeat, log: log, last: start, gone: start, followers: map[*follower]struct{}{}}
 }
 
-// Notify takes a change in the store. It does not block.
-func (f *Feed) Notify(c lease.Change) {
-	if c.Kind != lease.StoreLost && c.Kind != lease.Unsure { // nothing happened, and there are as many as calls
-		f.push(told{change: c, at: f.now()})
+// Notify takes changes in the store. It does not block.
+func (f *Feed) Notify(changes ...lease.Change) {
+	nothing := func(c lease.Change) bool { return c.Kind == lease.StoreLost || c.Kind == lease.Unsure } // there are as many as calls
+	if slices.ContainsFunc(changes, nothing) {
+		changes = slices.DeleteFunc(slices.Clone(changes), nothing)
+	}
+	if len(changes) > 0 {
+		f.push(told{changes: changes, at: f.now()})
 	}
 }
 
@@ -115,52 +129,103 @@ func (f *Feed) Fault(fault condition.Fault) {
 func (f *Feed) push(t told) {
 	f.lineMu.Lock()
 	defer f.lineMu.Unlock()
-	if len(f.line) >= queuedEvents {
-		f.lost++
+	late := !f.working && !f.watched.Load() && t.plain() && !f.log.Enabled(context.Background(), slog.LevelDebug)
+	if !late && f.waiting+t.size() > queuedEvents {
+		f.lost += t.size()
 		return
 	}
 	f.line = append(f.line, t)
-	if !f.working {
+	f.waiting += t.size()
+	switch {
+	case late:
+		f.pass()
+	case !f.working:
 		f.working = true
 		go f.work()
 	}
+}
+
+// plain says that nothing must be read to make events of it.
+func (t told) plain() bool {
+	turn := func(c lease.Change) bool { _, ok := c.Turn(); return !ok }
+	return t.event == nil && !slices.ContainsFunc(t.changes, turn)
+}
+
+// pass needs f.lineMu. It drops what would not be kept anyway.
+func (f *Feed) pass() {
+	for f.waiting-f.line[0].size() >= keptEvents {
+		f.waiting -= f.line[0].size()
+		f.line[0], f.line, f.passed = told{}, f.line[1:], true
+	}
+}
+
+// catchUp makes events of what waits for somebody to ask.
+func (f *Feed) catchUp() {
+	f.lineMu.Lock()
+	if f.working || len(f.line) == 0 {
+		f.lineMu.Unlock()
+		return
+	}
+	f.working = true
+	now := f.take()
+	f.lineMu.Unlock()
+	f.makeAll(now)
+	go f.work() // in case that more has come, which may take long
 }
 
 // work makes events of the line until nothing waits.
 func (f *Feed) work() {
 	for {
 		f.lineMu.Lock()
-		line, lost := f.line, f.lost
-		f.line, f.spare, f.lost = f.spare[:0], nil, 0
-		f.working = len(line) > 0
+		now := f.take()
+		f.working = len(now.line) > 0
 		f.lineMu.Unlock()
-		if len(line) == 0 {
+		if len(now.line) == 0 {
 			return
 		}
-		for _, t := range line {
-			f.make(t)
-		}
-		clear(line)
-		f.lineMu.Lock()
-		f.spare = line
-		f.lineMu.Unlock()
-		if lost > 0 {
-			f.publish(entry{Event: client.Event{
-				Kind: client.EventsDropped, Time: f.now(), Reason: fmt.Sprintf("%d events are missing here: too much happened at once", lost),
-			}})
-		}
+		f.makeAll(now)
 	}
 }
 
-// make makes an event of one thing that was told.
-func (f *Feed) make(t told) {
-	if t.event != nil {
-		t.event.Time = t.at
-		f.publish(entry{Event: *t.event})
-		return
+// take needs f.lineMu. It returns what is in line, and begins anew.
+func (f *Feed) take() lineup {
+	now := f.lineup
+	f.lineup = lineup{}
+	return now
+}
+
+// makeAll makes events of all that was in line.
+func (f *Feed) makeAll(now lineup) {
+	if now.passed {
+		f.skip()
 	}
-	c := t.change
-	e := entry{Event: client.Event{Time: t.at, Kind: c.Kind, Cache: c.Cache, Guest: c.Guest, To: c.State}}
+	for _, t := range now.line {
+		if t.event != nil {
+			t.event.Time = t.at
+			f.publish(entry{Event: *t.event})
+		}
+		for i := range t.changes {
+			f.make(&t.changes[i], t.at)
+		}
+	}
+	if now.lost > 0 {
+		f.publish(entry{Event: client.Event{
+			Kind: client.EventsDropped, Time: f.now(), Reason: fmt.Sprintf("%d events are missing here: too much happened at once", now.lost),
+		}})
+	}
+}
+
+// skip notes that events are missing before the next, which nobody asked for while they were kept.
+func (f *Feed) skip() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = max(f.last+1, f.now().UnixMicro())
+	f.gone = f.last
+}
+
+// make makes an event of one change.
+func (f *Feed) make(c *lease.Change, at time.Time) {
+	e := entry{Event: client.Event{Time: at, Kind: c.Kind, Cache: c.Cache, Guest: c.Guest, To: c.State}}
 	e.Pool, _, _ = lease.ParseGuestName(c.Guest) // a change without a guest has no pool
 	if settings := f.store.Fleet().Cache(c.Cache); settings != nil {
 		e.owner = settings.Owner
@@ -305,7 +370,7 @@ func (f *Feed) publish(e entry) {
 		f.kept = f.kept[:keptEvents]
 	}
 	if n := len(f.kept) - keptEvents; n > 0 {
-		f.gone = f.kept[n-1].ID
+		f.gone = max(f.gone, f.kept[n-1].ID)
 	}
 	for to := range f.followers {
 		f.send(to, e)
@@ -355,6 +420,7 @@ func wants(by client.EventFilter, e client.Event) bool {
 
 // List returns the newest of the events that who may see, oldest first; at most by.Number.
 func (f *Feed) List(who lease.Caller, by client.EventFilter) client.Feed {
+	f.catchUp()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := f.since(who, by)
@@ -406,6 +472,7 @@ func (f *Feed) drop(to *follower, why string) {
 		return
 	}
 	delete(f.followers, to)
+	f.watched.Store(len(f.followers) > 0)
 	if why != "" {
 		to.events <- client.Event{ID: to.sent, Time: f.now().UTC(), Kind: client.FeedEnded, Reason: why}
 	}
@@ -426,6 +493,8 @@ func (f *Feed) Subscribe(ctx context.Context, who lease.Caller) (<-chan client.E
 
 // follow subscribes, and returns what a filter with an After has missed.
 func (f *Feed) follow(ctx context.Context, who lease.Caller, by client.EventFilter) (*follower, []client.Event, error) {
+	f.catchUp()
+	defer f.catchUp() // with what came before it was known that somebody follows
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.followers) >= maxFollowers {
@@ -438,6 +507,7 @@ func (f *Feed) follow(ctx context.Context, who lease.Caller, by client.EventFilt
 	to := &follower{who: who, by: by, events: make(chan client.Event, behind+1), sent: f.last}
 	to.by.After = 0 // all that comes is newer
 	f.followers[to] = struct{}{}
+	f.watched.Store(true)
 	go func() {
 		select {
 		case <-ctx.Done():

@@ -158,6 +158,8 @@ func TestAFollowerThatIsTooSlowIsToldSoAndCanGoOn(t *testing.T) {
 func TestWhatWasDroppedIsSaidToBeMissing(t *testing.T) {
 	h := newHouse(t, leasetest.Embedded(t))
 	f := h.parts.Feed
+	_, err := f.Subscribe(t.Context(), lease.Caller{Role: lease.System})
+	h.must(err)
 	f.mu.Lock() // the worker cannot go on
 	h.hits(3 * queuedEvents)
 	f.mu.Unlock()
@@ -179,6 +181,58 @@ func TestWhatWasDroppedIsSaidToBeMissing(t *testing.T) {
 	lines, _ := h.follow(h.user, "", "1")
 	if data := until(t, lines, "data: "); !strings.Contains(data, `"kind":"events dropped"`) {
 		t.Errorf("who comes back too late is told %s", data)
+	}
+}
+
+func TestWhoeverAsksIsToldOfWhatNobodyFollowed(t *testing.T) {
+	h := newHouse(t, leasetest.Embedded(t))
+	f, all := h.parts.Feed, lease.Caller{Role: lease.System}
+	list := func(by client.EventFilter) (leases []string, feed client.Feed) {
+		feed = f.List(all, by)
+		for _, e := range feed.Events {
+			leases = append(leases, e.Lease)
+		}
+		return leases, feed
+	}
+	h.hits(2)
+	f.lineMu.Lock()
+	if f.working {
+		t.Error("a worker makes events that nobody asked for")
+	}
+	f.lineMu.Unlock()
+	leases, seen := list(client.EventFilter{})
+	if diff := cmp.Diff([]string{"ci.0", "ci.1"}, leases); diff != "" {
+		t.Error(diff)
+	}
+	h.hits(3)
+	if leases, _ = list(client.EventFilter{After: seen.Last}); len(leases) != 3 {
+		t.Errorf("after the first two came %v, want three", leases)
+	}
+	h.hits(3 * keptEvents)
+	leases, late := list(client.EventFilter{After: seen.Last})
+	if len(leases) != keptEvents || late.Events[len(leases)-1].Lease != fmt.Sprint("ci.", 3*keptEvents-1) {
+		t.Errorf("%d events, the last of them of lease %s", len(leases), leases[len(leases)-1])
+	}
+	if newest, _ := list(client.EventFilter{After: seen.Last, Number: 1}); len(newest) != 1 {
+		t.Errorf("the newest one is %v", newest)
+	}
+}
+
+func TestWhoComesBackTooLateIsToldThoughNobodyAskedMeanwhile(t *testing.T) {
+	for meanwhile, want := range map[int]client.Event{
+		keptEvents:     {Kind: lease.Granted, Lease: "ci.0"},
+		keptEvents + 1: {Kind: client.EventsDropped},
+	} {
+		h := newHouse(t, leasetest.Embedded(t))
+		f, all := h.parts.Feed, lease.Caller{Role: lease.System}
+		h.hits(keptEvents)
+		last := f.List(all, client.EventFilter{}).Last
+		h.hits(meanwhile)
+		_, missed, err := f.follow(t.Context(), all, client.EventFilter{After: last})
+		h.must(err)
+		if got := (client.Event{Kind: missed[0].Kind, Lease: missed[0].Lease}); got != want {
+			t.Errorf("after %d events the first that was missed is %+v, want %+v", meanwhile, got, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -45,13 +46,13 @@ func newMetrics(a *api) *metrics {
 			Buckets: []float64{.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600},
 		}, []string{"pool"}),
 	}
-	m.caches = &histories{label: "cache", vecs: []*prometheus.HistogramVec{m.wait, m.held}, names: map[string]bool{}, begin: func(cache string) {
+	m.caches = &histories{label: "cache", vecs: []*prometheus.HistogramVec{m.wait, m.held}, names: map[string]bool{}, found: map[series]prometheus.Observer{}, begin: func(cache string) {
 		for _, source := range sources {
 			m.wait.WithLabelValues(cache, source)
 		}
 		m.held.WithLabelValues(cache)
 	}}
-	m.pools = &histories{label: "pool", vecs: []*prometheus.HistogramVec{m.ready}, names: map[string]bool{}, begin: func(pool string) {
+	m.pools = &histories{label: "pool", vecs: []*prometheus.HistogramVec{m.ready}, names: map[string]bool{}, found: map[series]prometheus.Observer{}, begin: func(pool string) {
 		m.ready.WithLabelValues(pool)
 	}}
 	a.Registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -59,15 +60,17 @@ func newMetrics(a *api) *metrics {
 	return m
 }
 
-func (m *metrics) observe(c lease.Change) {
-	switch {
-	case c.Kind == lease.Granted && c.Lease != nil:
-		m.caches.observe(c.Cache, m.wait, c.Lease.Granted.Sub(c.Lease.Created), c.Cache, c.Lease.Source)
-	case c.Kind == lease.LeaseEnded && c.Lease != nil && !c.Lease.Granted.IsZero():
-		m.caches.observe(c.Cache, m.held, c.Lease.EndedAt.Sub(c.Lease.Granted), c.Cache)
-	case c.Kind == lease.GuestMoved && !c.Ordered.IsZero():
-		if pool, _, err := lease.ParseGuestName(c.Guest); err == nil {
-			m.pools.observe(pool, m.ready, c.Ready.Sub(c.Ordered), pool)
+func (m *metrics) observe(changes ...lease.Change) {
+	for _, c := range changes {
+		switch {
+		case c.Kind == lease.Granted && c.Lease != nil:
+			m.caches.observe(series{m.wait, c.Cache, c.Lease.Source}, c.Lease.Granted.Sub(c.Lease.Created))
+		case c.Kind == lease.LeaseEnded && c.Lease != nil && !c.Lease.Granted.IsZero():
+			m.caches.observe(series{vec: m.held, name: c.Cache}, c.Lease.EndedAt.Sub(c.Lease.Granted))
+		case c.Kind == lease.GuestMoved && !c.Ordered.IsZero():
+			if pool, _, err := lease.ParseGuestName(c.Guest); err == nil {
+				m.pools.observe(series{vec: m.ready, name: pool}, c.Ready.Sub(c.Ordered))
+			}
 		}
 	}
 }
@@ -79,13 +82,28 @@ type histories struct {
 	begin func(name string) // the series of a name
 	mu    sync.Mutex
 	names map[string]bool // that have series
+	found map[series]prometheus.Observer
 }
 
-func (h *histories) observe(name string, vec *prometheus.HistogramVec, took time.Duration, labels ...string) {
+// series is one of a histogram's.
+type series struct {
+	vec          *prometheus.HistogramVec
+	name, source string // source: empty where the histogram has no such label
+}
+
+func (h *histories) observe(s series, took time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.names[name] = true
-	vec.WithLabelValues(labels...).Observe(took.Seconds())
+	o, ok := h.found[s] // to look a series up by its labels costs more than to count
+	if !ok {
+		labels := []string{s.name, s.source}
+		if s.source == "" {
+			labels = labels[:1]
+		}
+		o = s.vec.WithLabelValues(labels...)
+		h.names[s.name], h.found[s] = true, o
+	}
+	o.Observe(took.Seconds())
 }
 
 // keep begins the series of what is there, so that a rate sees the first lease or guest, and ends those of what has gone.
@@ -97,6 +115,7 @@ func keep[V any](h *histories, there map[string]V) {
 			continue
 		}
 		delete(h.names, name)
+		maps.DeleteFunc(h.found, func(s series, _ prometheus.Observer) bool { return s.name == name })
 		for _, vec := range h.vecs {
 			vec.DeletePartialMatch(prometheus.Labels{h.label: name})
 		}
@@ -116,11 +135,17 @@ func (m *metrics) handler() http.Handler {
 
 // measured counts next under the route's template, so that names in paths make no series.
 func (m *metrics) measured(route string, next http.Handler) http.Handler {
+	var found sync.Map // status -> prometheus.Observer
+	took := func(status int) prometheus.Observer {
+		o, ok := found.Load(status)
+		if !ok {
+			o, _ = found.LoadOrStore(status, m.requests.WithLabelValues(route, strconv.Itoa(status)))
+		}
+		return o.(prometheus.Observer)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, seen := time.Now(), &recorder{ResponseWriter: w, status: http.StatusInternalServerError}
-		defer func() {
-			m.requests.WithLabelValues(route, strconv.Itoa(seen.status)).Observe(time.Since(start).Seconds())
-		}()
+		defer func() { took(seen.status).Observe(time.Since(start).Seconds()) }()
 		next.ServeHTTP(seen, r)
 	})
 }

@@ -120,21 +120,21 @@ const onceOnly = -1
 // Changes hands what the store tells to everybody who asked for it. Subscribers must not block.
 type Changes struct {
 	mu   sync.RWMutex
-	subs []func(lease.Change)
+	subs []func(...lease.Change)
 }
 
 // Subscribe adds a listener for as long as the server lives.
-func (c *Changes) Subscribe(f func(lease.Change)) {
+func (c *Changes) Subscribe(f func(...lease.Change)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.subs = append(c.subs, f)
 }
 
-func (c *Changes) tell(change lease.Change) {
+func (c *Changes) tell(changes ...lease.Change) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, f := range c.subs {
-		f(change)
+		f(changes...)
 	}
 }
 

@@ -164,7 +164,7 @@ func newHouse(t *testing.T) *house {
 	h.stranger, err = h.tokens.Create(client.NewToken{Name: "carol", Owner: "research", Role: lease.User})
 	must(t, err)
 	var feed *server.Feed
-	h.store = lease.New(leasetest.Embedded(t), lease.Options{Notify: func(c lease.Change) { feed.Notify(c) }})
+	h.store = lease.New(leasetest.Embedded(t), lease.Options{Notify: func(c ...lease.Change) { feed.Notify(c...) }})
 	feed = server.NewFeed(h.store, h.clock, h.closing)
 	must(t, h.store.Sweep(t.Context()))
 	must(t, h.store.Open(t.Context()))

@@ -39,7 +39,7 @@ type house struct {
 func newHouse(t *testing.T, ttl time.Duration) *house {
 	t.Helper()
 	var feed *server.Feed
-	h := &house{t: t, store: lease.New(leasetest.Embedded(t), lease.Options{Notify: func(c lease.Change) { feed.Notify(c) }})}
+	h := &house{t: t, store: lease.New(leasetest.Embedded(t), lease.Options{Notify: func(c ...lease.Change) { feed.Notify(c...) }})}
 	feed = server.NewFeed(h.store, time.Now, nil)
 	fleet := &specs.Fleet{
 		Revision: "test-1",
