@@ -98,6 +98,7 @@ func FuzzConnection(f *testing.F) {
 		"POST /things HTTP/1.1\r\nHost: h\r\nContent-Length: 0x4\r\n\r\nbody", "POST /things HTTP/1.1\r\nHost: h\r\nContent-Length: 004\r\n\r\nbody" + post,
 		"POST /things HTTP/1.1\r\nHost: h\r\nContent-Length : 4\r\n\r\nbody", "POST /things HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody",
 		"POST /things HTTP/1.1\r\nHost: h\r\ncontent-length: 4\r\nCONTENT-LENGTH: 4\r\n\r\nbody" + post, "POST  /things HTTP/1.1\r\nHost: h\r\n\r\n",
+		post + "POST /things HTTP/1.1\r\nHost: h\r\nKey: a\r\nKEY: a\r\n\r\n" + post, remove + post + "POST /things HTTP/1.1\r\nKey: b\r\nHost: i\r\n\r\n" + remove + post,
 		"POST /things HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" + post, "POST /things HTTP/1.1\r\nHost: h\r\nKey: a\rb\r\n\r\n", "POST //things HTTP/1.1\r\nHost: h\r\n\r\n",
 	} {
 		f.Add([]byte(text), uint16(1000))

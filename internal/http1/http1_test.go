@@ -287,6 +287,9 @@ func TestAnAnswerIsThatOfNetHTTP(t *testing.T) {
 			w.Header().Set("Location", "/a\r\nSet-Cookie: b")
 			w.WriteHeader(http.StatusAccepted)
 		},
+		"strange headers": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header()["no name"], w.Header()["Many"], w.Header()["Empty"] = []string{"a"}, []string{"a", " b\t", "\u00e9"}, []string{""}
+		},
 		"our own length": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1")
 			fmt.Fprint(w, "a")
@@ -350,6 +353,8 @@ func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		post, remove, post + remove, "POST /things HTTP/1.1\r\nHost: h\r\nKey:\r\n\r\n", "DELETE /things//. HTTP/1.1\r\nHost: [::1]:80\r\nkEy: \ta \r\n\r\n",
 		"POST /things HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc",
+		"POST /things HTTP/1.1\r\nHost: h\r\nKey: a\r\nKey: b\r\n\r\n", "POST /things HTTP/1.1\r\nKey: b\r\nHost: h\r\nContent-Length: 2\r\n\r\nab", "POST /things HTTP/1.1\r\nHost: h\r\n\r\n",
+		"POST /things HTTP/1.1\r\nHost: h\r\nkey: a\r\nContent-Length: 4\r\nOther: c\r\n\r\nbody", "POST /things HTTP/1.1\r\nKey: a\r\nKey: a\r\nHost: h\r\n\r\n",
 	} {
 		f.Add([]byte(text))
 	}

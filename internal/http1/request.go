@@ -17,7 +17,7 @@ const maxHeaders = 32
 // errMore says that a request that may be plain has not come to its end.
 var errMore = errors.New("there is more to come")
 
-var headEnd = []byte("\r\n\r\n")
+var headEnd, lineEnd = []byte("\r\n\r\n"), []byte("\r\n")
 
 // request is one with the room for its parts, which is used again for the next of its connection.
 type request struct {
@@ -26,7 +26,11 @@ type request struct {
 	header http.Header
 	values []string
 	body   body
+	seen   map[string][]field // by method, in their order: the next request mostly has the same
 }
+
+// field is a header line that was found to be plain.
+type field struct{ line, name, value string }
 
 // parse reads the request at the beginning of text, which stays in use as its body, and returns its size. The error is errMore
 // or errOther. Whatever a careful reader might read in two ways is not plain.
@@ -35,9 +39,9 @@ func (r *request) parse(text []byte, template *http.Request, takes func(method, 
 	if end < 0 {
 		return 0, unfinished(text)
 	}
-	line, fields, _ := strings.Cut(string(text[:end+2]), "\r\n")
-	method, line, _ := strings.Cut(line, " ")
-	path, version, _ := strings.Cut(line, " ")
+	line, fields, _ := bytes.Cut(text[:end+2], lineEnd)
+	method, rest, _ := strings.Cut(string(line), " ")
+	path, version, _ := strings.Cut(rest, " ")
 	if version != "HTTP/1.1" || !isPath.consists(path) || path[0] != '/' || !takes(method, path) {
 		return 0, errOther
 	}
@@ -62,7 +66,7 @@ func (r *request) parse(text []byte, template *http.Request, takes func(method, 
 
 func (r *request) renew(template *http.Request) {
 	if r.header == nil {
-		r.header = http.Header{}
+		r.header, r.seen = http.Header{}, map[string][]field{}
 	}
 	clear(r.header)
 	r.Request, r.url, r.values = *template, url.URL{}, r.values[:0]
@@ -80,25 +84,44 @@ func unfinished(text []byte) error {
 }
 
 // readHeader reads header lines; false: they are not plain.
-func (r *request) readHeader(fields string) bool {
-	for n := 0; fields != ""; n++ {
-		var line string
-		line, fields, _ = strings.Cut(fields, "\r\n")
-		name, value, ok := strings.Cut(line, ":")
-		value = strings.Trim(value, " \t")
-		if !ok || n == maxHeaders || !isName.consists(name) || value != "" && !isReadable.consists(value) {
+func (r *request) readHeader(lines []byte) bool {
+	seen := r.seen[r.Method]
+	for n := 0; len(lines) > 0; n++ {
+		var line []byte
+		line, lines, _ = bytes.Cut(lines, lineEnd)
+		if n == len(seen) {
+			if n == maxHeaders {
+				return false
+			}
+			seen = append(seen, field{})
+		}
+		f := &seen[n]
+		if string(line) != f.line && !f.read(string(line)) || !r.readField(f.name, f.value) {
 			return false
 		}
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		if _, twice := r.Header[name]; twice || !r.readField(name, value) {
-			return false
+		if f.name == "Host" { // as net/http does
+			continue
 		}
-		if name != "Host" { // as net/http does
-			r.values = append(r.values, value)
-			n := len(r.values)
-			r.Header[name] = r.values[n-1 : n : n] // who adds to it must not write into the next
+		r.values = append(r.values, f.value)
+		last, known := len(r.values), len(r.Header)
+		r.Header[f.name] = r.values[last-1 : last : last] // who adds to it must not write into the next
+		if len(r.Header) == known {
+			return false // it was there
 		}
 	}
+	r.seen[r.Method] = seen
+	return true
+}
+
+// read reads a header line; false: it is not plain.
+func (f *field) read(line string) bool {
+	name, value, ok := strings.Cut(line, ":")
+	value = strings.Trim(value, " \t")
+	if !ok || !isName.consists(name) || value != "" && !isReadable.consists(value) {
+		*f = field{}
+		return false
+	}
+	*f = field{line, textproto.CanonicalMIMEHeaderKey(name), value}
 	return true
 }
 

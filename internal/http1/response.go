@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -72,9 +73,26 @@ func (r *response) text(now time.Time) []byte {
 	if r.last {
 		b = append(b, "\r\nConnection: close"...)
 	}
-	r.out.Write(append(b, "\r\n"...))
-	_ = r.header.WriteSubset(&r.out, ours) // a buffer does not fail; it takes the line breaks out of values
-	r.out.WriteString("\r\n")
-	r.out.Write(r.body)
+	b = append(b, "\r\n"...)
+	for name, values := range r.header {
+		if !ours[name] {
+			b = r.appendField(b, name, values)
+		}
+	}
+	r.out.Write(append(append(b, "\r\n"...), r.body...))
 	return r.out.Bytes()
+}
+
+// appendField adds header lines. Those that are not plain are written by net/http, which knows what to leave out of them.
+func (r *response) appendField(b []byte, name string, values []string) []byte {
+	for _, value := range values {
+		if !isName.consists(name) || !isReadable.consists(value) || strings.TrimSpace(value) != value {
+			var lines bytes.Buffer
+			_ = http.Header{name: {value}}.Write(&lines) // a buffer does not fail
+			b = append(b, lines.Bytes()...)
+		} else {
+			b = append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
+		}
+	}
+	return b
 }
