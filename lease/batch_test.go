@@ -330,41 +330,6 @@ func TestAMirrorWhoseAnswerIsLostIsUsedNoMore(t *testing.T) {
 	}
 }
 
-// A lease that is about to begin may not begin after all: it makes no room on the shelf before it is on record.
-func TestWhatIsUnderWayMakesNoRoomOnTheShelf(t *testing.T) {
-	leasetest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		spec := ci()
-		spec.Size = 3
-		b := open(t, rdb, spec)
-		b.MirrorFrom(1)
-		b.shelf("ci", 4)
-		used, l := b.acquire(lease.Request{Key: "used"}), b.acquire(lease.Request{})
-		b.release(used) // the shelf is full now
-		if b.Turned("ci") == 0 {
-			t.Fatal("there is no mirror")
-		}
-		var all sync.WaitGroup
-		came, goOn := holdBack(rdb)
-		all.Go(func() {
-			if l := b.acquire(lease.Request{Key: "used"}); !l.Replayed {
-				t.Errorf("the key gives %+v", l)
-			}
-		})
-		<-came
-		for range 50 { // a crowd: it is worth a second script
-			all.Go(func() { b.look(used.ID) })
-		}
-		b.release(l)
-		goOn()
-		all.Wait()
-		stock, err := b.Stock(t.Context(), "ci")
-		b.must(err)
-		if stock.In(lease.Shelved) != 3 || stock.In(lease.Tainted) != 1 {
-			t.Errorf("the shelf of 3 and what is too much: %v", stock.Counts)
-		}
-	})
-}
-
 // party is a cache that many use at once, and what they believe.
 type party struct {
 	*bench

@@ -11,11 +11,7 @@ import (
 	"time"
 )
 
-const (
-	maxCalls   = 100 // that one script carries out at most, so that none holds up Redis for long
-	maxScripts = 2   // under way in one cache: Redis has work while the answers of the other are handed out; see alone
-	crowd      = 24  // so many waiting calls are worth a second script
-)
+const maxCalls = 100 // that one script carries out at most, so that none holds up Redis for long
 
 // call is one call on its way to Redis and back.
 type call struct {
@@ -29,7 +25,7 @@ type call struct {
 }
 
 // queues are the calls that wait to be sent, by cache: only the keys of one cache are in one place of a Redis Cluster. While
-// scripts are under way the calls on their cache gather, and go together next: the busier a cache is, the less a call costs.
+// a script is under way the calls on its cache gather, and go together next: the busier a cache is, the less a call costs.
 type queues struct {
 	mu      sync.Mutex
 	lines   map[string]*line   // of caches with a script under way, and of no other: names come from callers
@@ -37,10 +33,7 @@ type queues struct {
 }
 
 // line is what waits in one cache.
-type line struct {
-	waiting []*call
-	scripts int // under way
-}
+type line struct{ waiting []*call }
 
 // mirror returns the mirror of a cache; nil: there is none.
 func (q *queues) mirror(cache string) *mirror {
@@ -49,15 +42,14 @@ func (q *queues) mirror(cache string) *mirror {
 	return q.mirrors[cache]
 }
 
-// reflect puts another mirror, or none, in the place of an old one, which may have made place for another meanwhile.
-func (q *queues) reflect(cache string, old, m *mirror) {
+// reflect gives a cache the mirror for the next batch, or none.
+func (q *queues) reflect(cache string, m *mirror) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	switch {
-	case m != nil && m != old:
-		q.mirrors[cache] = m
-	case m == nil && q.mirrors[cache] == old:
+	if m == nil {
 		delete(q.mirrors, cache)
+	} else {
+		q.mirrors[cache] = m
 	}
 }
 
@@ -72,35 +64,25 @@ func (q *queues) forget(since time.Time) {
 func (q *queues) join(cache string, c *call) []*call {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := q.lines[cache]
-	if l == nil {
-		l = &line{}
-		q.lines[cache] = l
-	}
-	l.waiting = append(l.waiting, c)
-	if l.scripts > 0 && (l.scripts == maxScripts || len(l.waiting) < crowd || q.alone(cache)) {
+	if l := q.lines[cache]; l != nil {
+		l.waiting = append(l.waiting, c)
 		return nil
 	}
-	l.scripts++
-	return l.board(q.mirrors[cache] != nil)
+	q.lines[cache] = &line{}
+	return []*call{c}
 }
 
-// next returns the calls that go where a script has come back. None: it was the last.
+// next returns the calls that go when a script has come back. None: it was the last.
 func (q *queues) next(cache string) []*call {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.lines[cache]
-	if len(l.waiting) > 0 && (l.scripts == 1 || !q.alone(cache)) {
+	if len(l.waiting) > 0 {
 		return l.board(q.mirrors[cache] != nil)
 	}
-	if l.scripts--; l.scripts == 0 {
-		delete(q.lines, cache)
-	}
+	delete(q.lines, cache)
 	return nil
 }
-
-// alone says that one script is under way at most: while there is no mirror, each would void the one that another brings.
-func (q *queues) alone(cache string) bool { return q.mirrors[cache] == nil }
 
 // board takes the calls that go together next. A guest that goes from one lease to the next costs the store half of one that is on the shelf in
 // between. So where there is a mirror, and leases end and begin, the newest of those without a match stay behind, once.
@@ -209,7 +191,7 @@ func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call,
 	s.script(ctx, cache, calls)
 	done, void := m.settle(turns)
 	m.learn(look, cache)
-	s.queues.reflect(cache, m, m.next(ask, rest))
+	s.queues.reflect(cache, m.next(ask, rest))
 	if changes := turns.changes(); len(changes) > 0 {
 		s.tell(changes...)
 	}

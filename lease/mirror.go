@@ -19,8 +19,6 @@ const (
 // happens in the cache, the server decides those by it, and the store only writes them down, at a third of the cost. The
 // store has the version of the mirror that is true. A script that changes anything else takes that away, and then what was
 // decided is not written, but left to the scripts.
-//
-// Batches may be under way at the same time, and come in any order: no guest is in two of them.
 type mirror struct {
 	version string
 	mu      sync.Mutex // of what follows
