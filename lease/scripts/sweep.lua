@@ -83,9 +83,9 @@ write_over() -- and the oldest records go, with their idempotency keys
 local surplus, forgotten = redis.call('LLEN', base .. ':over') - tonumber(ARGV[5]), {}
 local most = 5 * batch -- to forget costs little
 for i, entry in ipairs(redis.call('LRANGE', base .. ':over', 0, most - 1)) do
-  local ended, id = string.match(entry, '^(%d+) (.*)$')
-  if i > surplus and tonumber(ended) >= now - tonumber(ARGV[4]) then break end
-  forgotten[i] = lease_key(id)
+  local space = string.find(entry, ' ', 1, true)
+  if i > surplus and tonumber(string.sub(entry, 1, space - 1)) >= now - tonumber(ARGV[4]) then break end
+  forgotten[i] = lease_key(string.sub(entry, space + 1))
 end
 if #forgotten > 0 then
   redis.call('DEL', unpack(forgotten))
