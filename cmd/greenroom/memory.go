@@ -9,7 +9,7 @@ import (
 
 // Bounds of what the server may have in memory; see tendMemory.
 const (
-	garbage  = 300       // percent of what is in use
+	garbage  = 800       // percent of what is in use
 	leastMem = 200 << 20 // bytes that are not saved on
 	roomMem  = 48 << 20  // bytes that there are always for garbage
 )

@@ -17,7 +17,7 @@ const maxHeaders = 32
 // errMore says that a request that may be plain has not come to its end.
 var errMore = errors.New("there is more to come")
 
-var headEnd, lineEnd = []byte("\r\n\r\n"), []byte("\r\n")
+var lineEnd = []byte("\r\n")
 
 // request is one with the room for its parts, which is used again for the next of its connection.
 type request struct {
@@ -35,23 +35,26 @@ type field struct{ line, name, value string }
 // parse reads the request at the beginning of text, which stays in use as its body, and returns its size. The error is errMore
 // or errOther. Whatever a careful reader might read in two ways is not plain.
 func (r *request) parse(text []byte, template *http.Request, takes func(method, path string) bool) (int, error) {
-	end := bytes.Index(text, headEnd)
-	if end < 0 {
+	line, rest, whole := bytes.Cut(text, lineEnd)
+	if !whole {
 		return 0, unfinished(text)
 	}
-	line, fields, _ := bytes.Cut(text[:end+2], lineEnd)
-	method, rest, _ := strings.Cut(string(line), " ")
-	path, version, _ := strings.Cut(rest, " ")
+	method, target, _ := strings.Cut(string(line), " ")
+	path, version, _ := strings.Cut(target, " ")
 	if version != "HTTP/1.1" || !isPath.consists(path) || path[0] != '/' || !takes(method, path) {
 		return 0, errOther
 	}
 	r.renew(template)
 	r.Method, r.RequestURI, r.url.Path = method, path, path
-	if !r.readHeader(fields) || r.Host == "" {
-		return 0, errOther
+	rest, err := r.readHeader(rest)
+	if err != nil {
+		return 0, err
 	}
-	start, size := end+len(headEnd), end+len(headEnd)+int(r.ContentLength)
+	start := len(text) - len(rest)
+	size := start + int(r.ContentLength)
 	switch {
+	case r.Host == "":
+		return 0, errOther
 	case size > bufferSize:
 		return 0, errOther
 	case size > len(text):
@@ -83,22 +86,27 @@ func unfinished(text []byte) error {
 	return errMore
 }
 
-// readHeader reads header lines; false: they are not plain.
-func (r *request) readHeader(lines []byte) bool {
+// readHeader reads header lines and returns what stands behind them. The error is errMore or errOther.
+func (r *request) readHeader(text []byte) (rest []byte, err error) {
 	seen := r.seen[r.Method]
-	for n := 0; len(lines) > 0; n++ {
-		var line []byte
-		line, lines, _ = bytes.Cut(lines, lineEnd)
-		if n == len(seen) {
-			if n == maxHeaders {
-				return false
-			}
+	for n := 0; ; n++ {
+		line, behind, whole := bytes.Cut(text, lineEnd)
+		switch {
+		case !whole:
+			return nil, unfinished(text)
+		case len(line) == 0:
+			r.seen[r.Method] = seen
+			return behind, nil
+		case n == maxHeaders:
+			return nil, errOther
+		case n == len(seen):
 			seen = append(seen, field{})
 		}
 		f := &seen[n]
 		if string(line) != f.line && !f.read(string(line)) || !r.readField(f.name, f.value) {
-			return false
+			return nil, errOther
 		}
+		text = behind
 		if f.name == "Host" { // as net/http does
 			continue
 		}
@@ -106,11 +114,9 @@ func (r *request) readHeader(lines []byte) bool {
 		last, known := len(r.values), len(r.Header)
 		r.Header[f.name] = r.values[last-1 : last : last] // who adds to it must not write into the next
 		if len(r.Header) == known {
-			return false // it was there
+			return nil, errOther // it was there
 		}
 	}
-	r.seen[r.Method] = seen
-	return true
 }
 
 // read reads a header line; false: it is not plain.
