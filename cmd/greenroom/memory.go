@@ -9,9 +9,9 @@ import (
 
 // Bounds of what the server may have in memory; see tendMemory.
 const (
-	garbage  = 800       // percent of what is in use
+	garbage  = 300       // percent of what is in use
 	leastMem = 200 << 20 // bytes that are not saved on
-	roomMem  = 48 << 20  // bytes that there are always for garbage
+	roomMem  = 44 << 20  // bytes that there are always for garbage
 )
 
 // tendMemory lets garbage pile up while there is room, because a small heap would be collected many times a second, and less of it the
@@ -47,4 +47,4 @@ func watchCollector(ctx context.Context, collected chan<- struct{}) {
 }
 
 // memoryLimit is the soft limit where so many bytes are in use.
-func memoryLimit(live int64) int64 { return max(leastMem, live+live/3+roomMem) }
+func memoryLimit(live int64) int64 { return max(leastMem, live+live/4+roomMem) }
