@@ -155,15 +155,15 @@ func (s *Store) fly(ctx context.Context, cache string, batch []*call) {
 func (s *Store) carryOut(ctx context.Context, cache string, batch []*call) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Timeout) // the others of the batch go on without this caller
 	defer cancel()
-	m := s.queues.mirror(cache)
-	for undone := s.try(ctx, cache, m, batch, true); undone != nil; {
-		undone = s.try(ctx, cache, m, undone, false)
+	for undone := s.try(ctx, cache, batch, true); undone != nil; {
+		undone = s.try(ctx, cache, undone, false)
 	}
 }
 
 // try carries calls out as one script: first the turns that the mirror decides, then the others, and last what makes the next mirror. It
 // returns the calls that are not done: the mirror was void, or has learned of their leases now, where it may learn.
-func (s *Store) try(ctx context.Context, cache string, m *mirror, batch []*call, learn bool) (undone []*call) {
+func (s *Store) try(ctx context.Context, cache string, batch []*call, learn bool) (undone []*call) {
+	m := s.queues.mirror(cache)
 	turns, rest := m.decide(batch, s.Now())
 	var look, ask *call
 	if learn {

@@ -15,6 +15,7 @@ import (
 	"greenroom/lease"
 	"greenroom/lease/client"
 	"greenroom/reconcile/condition"
+	"greenroom/specs"
 )
 
 const (
@@ -68,6 +69,7 @@ type lineup struct {
 // told are changes in the line that came together, or an event that needs no more looking up.
 type told struct {
 	changes []lease.Change
+	fleet   *specs.Fleet // in force then: it says whose the caches were
 	event   *client.Event
 	at      time.Time
 }
@@ -100,7 +102,7 @@ func (f *Feed) Notify(changes ...lease.Change) {
 		changes = slices.DeleteFunc(slices.Clone(changes), nothing)
 	}
 	if len(changes) > 0 {
-		f.push(told{changes: changes, at: f.now()})
+		f.push(told{changes: changes, fleet: f.store.Fleet(), at: f.now()})
 	}
 }
 
@@ -170,7 +172,11 @@ func (f *Feed) catchUp() {
 	now := f.take()
 	f.lineMu.Unlock()
 	f.makeAll(now)
-	go f.work() // in case that more has come, which may take long
+	f.lineMu.Lock()
+	defer f.lineMu.Unlock()
+	if f.working = len(f.line) > 0; f.working {
+		go f.work() // more has come, which may take long
+	}
 }
 
 // work makes events of the line until nothing waits.
@@ -205,7 +211,7 @@ func (f *Feed) makeAll(now lineup) {
 			f.publish(entry{Event: *t.event})
 		}
 		for i := range t.changes {
-			f.make(&t.changes[i], t.at)
+			f.make(&t.changes[i], t.fleet, t.at)
 		}
 	}
 	if now.lost > 0 {
@@ -224,10 +230,10 @@ func (f *Feed) skip() {
 }
 
 // make makes an event of one change.
-func (f *Feed) make(c *lease.Change, at time.Time) {
+func (f *Feed) make(c *lease.Change, fleet *specs.Fleet, at time.Time) {
 	e := entry{Event: client.Event{Time: at, Kind: c.Kind, Cache: c.Cache, Guest: c.Guest, To: c.State}}
 	e.Pool, _, _ = lease.ParseGuestName(c.Guest) // a change without a guest has no pool
-	if settings := f.store.Fleet().Cache(c.Cache); settings != nil {
+	if settings := fleet.Cache(c.Cache); settings != nil {
 		e.owner = settings.Owner
 	} else {
 		e.hidden = true
@@ -437,7 +443,7 @@ func (f *Feed) since(who lease.Caller, by client.EventFilter) []client.Event {
 		})
 	}
 	for _, e := range f.kept[max(0, len(f.kept)-keptEvents):] {
-		if seen, ok := e.seenBy(who); ok && wants(by, seen) {
+		if seen, ok := e.seenBy(who); ok && e.ID > f.gone && wants(by, seen) { // older ones are on their way out
 			out = append(out, seen)
 		}
 	}

@@ -236,6 +236,22 @@ func TestWhoComesBackTooLateIsToldThoughNobodyAskedMeanwhile(t *testing.T) {
 	}
 }
 
+func TestWhatNobodyFollowedBelongsToWhoOwnedTheCacheThen(t *testing.T) {
+	h := newHouse(t, leasetest.Embedded(t))
+	h.hits(1)
+	now := *h.store.Fleet()
+	now.Revision, now.Caches = "test-2", nil
+	h.must(h.store.Adopt(t.Context(), &now))
+	events := h.parts.Feed.List(lease.Caller{Name: "eve", Owner: "platform", Role: lease.User}, client.EventFilter{}).Events
+	if len(events) != 1 || events[0].Lease != "ci.0" {
+		t.Errorf("the owner of the cache that was sees %+v", events)
+	}
+	events = h.parts.Feed.List(lease.Caller{Name: "eve", Owner: "others", Role: lease.User}, client.EventFilter{}).Events
+	if len(events) != 0 {
+		t.Errorf("another team sees %+v", events)
+	}
+}
+
 func TestTheWorkerAsksTheStoreNoMoreThanItMay(t *testing.T) {
 	now := time.Now()
 	f := NewFeed(nil, func() time.Time { return now }, nil)

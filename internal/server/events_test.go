@@ -86,7 +86,7 @@ func TestAFeedThatIsLateTellsEachMoveAsItWas(t *testing.T) {
 		ask[client.Lease](h, http.StatusOK, sent{token: h.user, method: "DELETE", path: "/v1/leases/" + l.ID})
 		late := NewFeed(h.store, time.Now, nil)
 		shelved := lease.Change{Kind: lease.GuestMoved, Cache: "ci", Guest: g.Name, State: lease.Shelved, Since: history[0].Time}
-		late.make(&shelved, time.Now())
+		late.make(&shelved, h.store.Fleet(), time.Now())
 		events := late.List(lease.Caller{Name: "root", Role: lease.Admin}, client.EventFilter{}).Events
 		if len(events) != 1 || events[0].From != lease.Booting {
 			t.Errorf("the first shelving is told as %+v", events)

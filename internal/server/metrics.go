@@ -64,7 +64,7 @@ func (m *metrics) observe(changes ...lease.Change) {
 	for _, c := range changes {
 		switch {
 		case c.Kind == lease.Granted && c.Lease != nil:
-			m.caches.observe(series{m.wait, c.Cache, c.Lease.Source}, c.Lease.Granted.Sub(c.Lease.Created))
+			m.caches.observe(series{m.wait, c.Cache, c.Lease.Source, true}, c.Lease.Granted.Sub(c.Lease.Created))
 		case c.Kind == lease.LeaseEnded && c.Lease != nil && !c.Lease.Granted.IsZero():
 			m.caches.observe(series{vec: m.held, name: c.Cache}, c.Lease.EndedAt.Sub(c.Lease.Granted))
 		case c.Kind == lease.GuestMoved && !c.Ordered.IsZero():
@@ -88,7 +88,16 @@ type histories struct {
 // series is one of a histogram's.
 type series struct {
 	vec          *prometheus.HistogramVec
-	name, source string // source: empty where the histogram has no such label
+	name, source string
+	sourced      bool // there is a label for the source
+}
+
+// labels are those of a series; name is the label of its name.
+func (s series) labels(name string) prometheus.Labels {
+	if s.sourced {
+		return prometheus.Labels{name: s.name, "source": s.source}
+	}
+	return prometheus.Labels{name: s.name}
 }
 
 func (h *histories) observe(s series, took time.Duration) {
@@ -96,11 +105,7 @@ func (h *histories) observe(s series, took time.Duration) {
 	defer h.mu.Unlock()
 	o, ok := h.found[s] // to look a series up by its labels costs more than to count
 	if !ok {
-		labels := []string{s.name, s.source}
-		if s.source == "" {
-			labels = labels[:1]
-		}
-		o = s.vec.WithLabelValues(labels...)
+		o = s.vec.With(s.labels(h.label))
 		h.names[s.name], h.found[s] = true, o
 	}
 	o.Observe(took.Seconds())
