@@ -493,11 +493,7 @@ func (s *Store) mendDrawn(ctx context.Context, pool string) error {
 		return outage(err)
 	}
 	for some := range slices.Chunk(names, readBatch) {
-		keys := make([]string, len(some))
-		for i, name := range some {
-			keys[i] = s.base(pool) + ":guest:" + name
-		}
-		guests, err := s.readGuests(tctx, keys, words{}, guestFields)
+		guests, err := s.readGuests(tctx, s.guestKeys(pool, some), words{}, guestFields)
 		if err != nil {
 			return err
 		}
@@ -629,6 +625,15 @@ func (s *Store) scan(ctx context.Context, pool string) (out []slot, err error) {
 
 // readBatch is how many guests are asked for at once: the answers of 100 000 would fill the memory.
 const readBatch = 500
+
+// guestKeys are the keys of guests of one cache.
+func (s *Store) guestKeys(cache string, names []string) []string {
+	keys := make([]string, len(names))
+	for i, name := range names {
+		keys[i] = s.base(cache) + ":guest:" + name
+	}
+	return keys
+}
 
 // readGuests reads some fields of the guests on record under some keys, at most readBatch. Where there is none, it has no name.
 func (s *Store) readGuests(ctx context.Context, keys []string, known words, fields []string) ([]Guest, error) {

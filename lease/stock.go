@@ -228,11 +228,7 @@ func (s *Store) Leases(ctx context.Context, cache string, n int) ([]Lease, error
 // leasesOn returns the ids of the leases that some guests are under.
 func (s *Store) leasesOn(ctx context.Context, cache string, guests []string) (ids []string, err error) {
 	for some := range slices.Chunk(guests, readBatch) {
-		keys := make([]string, len(some))
-		for i, name := range some {
-			keys[i] = s.base(cache) + ":guest:" + name
-		}
-		read, err := s.readGuests(ctx, keys, words{}, []string{"state"})
+		read, err := s.readGuests(ctx, s.guestKeys(cache, some), words{}, []string{"state"})
 		if err != nil {
 			return nil, err
 		}
@@ -271,8 +267,7 @@ func (s *Store) leases(ctx context.Context, cache string, ids []string) ([]Lease
 func (s *Store) CacheGuests(ctx context.Context, cache string) ([]Guest, error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*s.options.Timeout)
 	defer cancel()
-	base := s.base(cache)
-	names, err := s.rdb.SMembers(ctx, base+":guests").Result()
+	names, err := s.rdb.SMembers(ctx, s.base(cache)+":guests").Result()
 	if err != nil || len(names) == 0 {
 		return []Guest{}, outage(err)
 	}
@@ -280,11 +275,7 @@ func (s *Store) CacheGuests(ctx context.Context, cache string) ([]Guest, error) 
 	out := make([]Guest, 0, len(names))
 	known := words{}
 	for some := range slices.Chunk(names, readBatch) {
-		keys := make([]string, len(some))
-		for i, name := range some {
-			keys[i] = base + ":guest:" + name
-		}
-		guests, err := s.readGuests(ctx, keys, known, guestFields)
+		guests, err := s.readGuests(ctx, s.guestKeys(cache, some), known, guestFields)
 		if err != nil {
 			return nil, err
 		}

@@ -53,9 +53,7 @@ func (r *request) parse(text []byte, template *http.Request, takes func(method, 
 	start := len(text) - len(rest)
 	size := start + int(r.ContentLength)
 	switch {
-	case r.Host == "":
-		return 0, errOther
-	case size > bufferSize:
+	case r.Host == "" || size > bufferSize:
 		return 0, errOther
 	case size > len(text):
 		return 0, errMore

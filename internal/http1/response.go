@@ -14,7 +14,7 @@ type response struct {
 	last   bool // the connection ends with it
 	status int
 	body   []byte
-	out    bytes.Buffer
+	out    []byte
 	second int64  // of date
 	date   []byte // as the header says it
 }
@@ -28,8 +28,8 @@ func (r *response) reset() {
 	if cap(r.body) > kept {
 		r.body = nil
 	}
-	if r.out.Cap() > kept {
-		r.out = bytes.Buffer{}
+	if cap(r.out) > kept {
+		r.out = nil
 	}
 }
 
@@ -56,8 +56,7 @@ var ours = map[string]bool{"Connection": true, "Content-Length": true, "Date": t
 // text is the whole answer (RFC 9112 section 4); it is good until the next reset.
 func (r *response) text(now time.Time) []byte {
 	r.WriteHeader(http.StatusOK)
-	r.out.Reset()
-	b := append(r.out.AvailableBuffer(), "HTTP/1.1 "...)
+	b := append(r.out[:0], "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(r.status), 10)
 	b = append(append(append(b, ' '), http.StatusText(r.status)...), "\r\nDate: "...)
 	if second := now.Unix(); r.date == nil || second != r.second {
@@ -76,15 +75,15 @@ func (r *response) text(now time.Time) []byte {
 	b = append(b, "\r\n"...)
 	for name, values := range r.header {
 		if !ours[name] {
-			b = r.appendField(b, name, values)
+			b = appendField(b, name, values)
 		}
 	}
-	r.out.Write(append(append(b, "\r\n"...), r.body...))
-	return r.out.Bytes()
+	r.out = append(append(b, "\r\n"...), r.body...)
+	return r.out
 }
 
 // appendField adds header lines. Those that are not plain are written by net/http, which knows what to leave out of them.
-func (r *response) appendField(b []byte, name string, values []string) []byte {
+func appendField(b []byte, name string, values []string) []byte {
 	for _, value := range values {
 		if !isName.consists(name) || !isReadable.consists(value) || strings.TrimSpace(value) != value {
 			var lines bytes.Buffer

@@ -149,8 +149,8 @@ func (f *Feed) push(t told) {
 
 // plain says that nothing must be read to make events of it.
 func (t told) plain() bool {
-	turn := func(c lease.Change) bool { _, ok := c.Turn(); return !ok }
-	return t.event == nil && !slices.ContainsFunc(t.changes, turn)
+	other := func(c lease.Change) bool { _, turn := c.Turn(); return !turn }
+	return t.event == nil && !slices.ContainsFunc(t.changes, other)
 }
 
 // pass needs f.lineMu. It drops what would not be kept anyway.

@@ -46,15 +46,13 @@ func newMetrics(a *api) *metrics {
 			Buckets: []float64{.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600},
 		}, []string{"pool"}),
 	}
-	m.caches = &histories{label: "cache", vecs: []*prometheus.HistogramVec{m.wait, m.held}, names: map[string]bool{}, found: map[series]prometheus.Observer{}, begin: func(cache string) {
+	m.caches = newHistories("cache", func(cache string) {
 		for _, source := range sources {
 			m.wait.WithLabelValues(cache, source)
 		}
 		m.held.WithLabelValues(cache)
-	}}
-	m.pools = &histories{label: "pool", vecs: []*prometheus.HistogramVec{m.ready}, names: map[string]bool{}, found: map[series]prometheus.Observer{}, begin: func(pool string) {
-		m.ready.WithLabelValues(pool)
-	}}
+	}, m.wait, m.held)
+	m.pools = newHistories("pool", func(pool string) { m.ready.WithLabelValues(pool) }, m.ready)
 	a.Registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.Changes.Subscribe(m.observe)
 	return m
@@ -83,6 +81,10 @@ type histories struct {
 	mu    sync.Mutex
 	names map[string]bool // that have series
 	found map[series]prometheus.Observer
+}
+
+func newHistories(label string, begin func(name string), vecs ...*prometheus.HistogramVec) *histories {
+	return &histories{label: label, vecs: vecs, begin: begin, names: map[string]bool{}, found: map[series]prometheus.Observer{}}
 }
 
 // series is one of a histogram's.

@@ -23,7 +23,7 @@ for at = 2, #ARGV, size do
     local text = found[ends + 1] or ''
     if string.sub(text, 1, #held) ~= held then return { 'stale' } end
     closed[2 * ends - 1], closed[2 * ends] = keys[ends + 1], ended_text(text, 'released', outcome)
-    known = id ~= '' and tonumber(string.sub(text, #held + 15, #held + 27)) -- the second line behind the head
+    known = tonumber(string.sub(text, #held + 15, #held + 27)) -- the second line behind the head
   else
     if not taken[pool] then taken[pool] = {} end
     taken[pool][#taken[pool] + 1] = name
