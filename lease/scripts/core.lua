@@ -122,17 +122,20 @@ end
 --
 -- running_text is a lease that is not over. Its head are the lines up to the incarnation: the phase has six letters, and three empty
 -- lines follow it.
+local function running_times(granted, deadline, cap, source, hit, wait_until, created)
+  return granted .. '\n' .. deadline .. '\n' .. cap .. '\n' .. source .. '\n' .. hit .. '\n' .. wait_until .. '\n' .. created .. '\n'
+end
 local function running_text(head, granted, deadline, cap, source, hit, wait_until, created, wish)
-  return head .. granted .. '\n' .. deadline .. '\n' .. cap .. '\n' .. source .. '\n' .. hit .. '\n' .. wait_until .. '\n' .. created .. '\n' .. wish
+  return head .. running_times(granted, deadline, cap, source, hit, wait_until, created) .. wish
 end
 
 -- ended_text is a lease that is over, which it was not before.
-local function ended_text(text, how, outcome)
-  return 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' .. string.sub(text, 11)
-end
+local function ended_head(how, outcome) return 'ended\n' .. stamp .. '\n' .. how .. '\n' .. outcome .. '\n' end
+local function ended_text(text, how, outcome) return ended_head(how, outcome) .. string.sub(text, 11) end
 
 -- state_text is what a guest's field state is from now on. It is one text, because what turns change is written at once.
-local function state_text(state, uses, lease) return state .. '\n' .. stamp .. '\n' .. uses .. '\n' .. lease end
+local function state_head(state) return state .. '\n' .. stamp .. '\n' end
+local function state_text(state, uses, lease) return state_head(state) .. uses .. '\n' .. lease end
 
 -- record adds to a guest's history: as e an event, or as two the end of a lease with the beginning of the next behind it. It cuts the history
 -- only where it is told to: to look whether one is too long costs as much as to write.

@@ -1,6 +1,7 @@
 -- turns.lua: write down turns that a server decided by its mirror of the cache: leases of shelved guests that begin, and that end
 -- with the guest back on the shelf. It stands first among the calls of a script. What it writes is what grant and finish write, with
--- as few calls on Redis as that takes: a guest that goes from one lease to the next is written once.
+-- as few calls on Redis and as few texts as that takes: a guest that goes from one lease to the next is written once, and what the
+-- times of a batch make of a text is made once.
 -- ARGV   1 version of the mirror  2... a row for each guest: guest, pool, uses; of the lease that ends, where there is one, else empty: id, head,
 --        outcome; of the lease that begins, where there is one, else empty: id, head, ttl ms, ms that it lasts at most, source, wish; what
 --        is recorded of both; see running_text and record in core.lua
@@ -14,25 +15,36 @@ end
 local found = redis.call('MGET', unpack(keys))
 if found[1] ~= ARGV[1] then return { 'stale' } end
 
+local find, sub = string.find, string.sub
 local ends, closed, begun, taken, deadlines = 0, {}, {}, {}, {}
+local outcome, ended, ttl, longest, source, deadline, running -- of the row before, which mostly has the same
 for at = 2, #ARGV, size do
-  local name, pool, _, over, held, outcome, id, head, ttl, longest, source, wish = unpack(ARGV, at, at + size - 2)
-  local known = 0 -- until then the lease that ends would have gone on
+  local name, over, id = ARGV[at], ARGV[at + 3], ARGV[at + 6]
+  local known = '' -- until then the lease that ends would have gone on
   if over ~= '' then
     ends = ends + 1
-    local text = found[ends + 1] or ''
-    if string.sub(text, 1, #held) ~= held then return { 'stale' } end
-    closed[2 * ends - 1], closed[2 * ends] = keys[ends + 1], ended_text(text, 'released', outcome)
-    known = tonumber(string.sub(text, #held + 15, #held + 27)) -- the second line behind the head
+    local text, held = found[ends + 1] or '', ARGV[at + 4]
+    if find(text, held, 1, true) ~= 1 then return { 'stale' } end
+    if outcome ~= ARGV[at + 5] then
+      outcome = ARGV[at + 5]
+      ended = ended_head('released', outcome)
+    end
+    closed[2 * ends - 1], closed[2 * ends] = keys[ends + 1], ended .. sub(text, 11)
+    known = sub(text, #held + 15, #held + 27) -- the second line behind the head
   else
+    local pool = ARGV[at + 1]
     if not taken[pool] then taken[pool] = {} end
     taken[pool][#taken[pool] + 1] = name
   end
   if id ~= '' then
-    local deadline = now + ttl
-    if over == '' or not known or known > deadline then deadlines[name] = as_text(deadline) end
+    if ttl ~= ARGV[at + 8] or longest ~= ARGV[at + 9] or source ~= ARGV[at + 10] then
+      ttl, longest, source = ARGV[at + 8], ARGV[at + 9], ARGV[at + 10]
+      deadline = as_text(now + ttl)
+      running = running_times(stamp, deadline, as_text(now + longest), source, '1', '0', stamp)
+    end
+    if known == '' or known > deadline then deadlines[name] = deadline end
     begun[#begun + 1] = lease_key(id)
-    begun[#begun + 1] = running_text(head, stamp, as_text(deadline), as_text(now + longest), source, '1', '0', stamp, wish)
+    begun[#begun + 1] = ARGV[at + 7] .. running .. ARGV[at + 11]
   end
 end
 for pool, names in pairs(taken) do
@@ -45,18 +57,19 @@ if #begun > 0 and redis.call('MSETNX', unpack(begun)) == 0 then return { 'stale'
 if ends > 0 then redis.call('MSET', unpack(closed)) end
 count('ended:released', ends)
 count('hits', #begun / 2)
+local leased, shelved = state_head('leased'), state_head('shelved')
 for at = 2, #ARGV, size do
   local name, pool, uses, over, id = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
-  local ended, begins = over ~= '', id ~= ''
-  if ended then is_over(over) end
-  record(name, uses % 16 == 0, ended and begins and 'two' or 'e', ARGV[at + 12])
-  redis.call('HSET', guest_key(name), 'state', state_text(begins and 'leased' or 'shelved', uses, id))
-  if begins then
-    if not ended then later(index(pool, 'shelved'), name, false) end
-    if deadlines[name] then later(index(pool, 'leased'), name, deadlines[name]) end
-  else
+  local ends, begins = over ~= '', id ~= ''
+  if ends then is_over(over) end
+  record(name, uses % 16 == 0, ends and begins and 'two' or 'e', ARGV[at + 12])
+  redis.call('HSET', guest_key(name), 'state', (begins and leased or shelved) .. uses .. '\n' .. id)
+  if not begins then
     later(index(pool, 'leased'), name, false)
     later(index(pool, 'shelved'), name, stamp)
+  else
+    if not ends then later(index(pool, 'shelved'), name, false) end
+    if deadlines[name] then later(index(pool, 'leased'), name, deadlines[name]) end
   end
 end
 return { 'ok', now }
