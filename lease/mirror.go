@@ -2,7 +2,6 @@ package lease
 
 import (
 	"crypto/rand"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +31,9 @@ type mirror struct {
 	again   map[string]bool // ids of leases that were asked for again
 	used    time.Time
 	dead    bool // it was void, or a batch may still come
+
+	args []any // of the batch at hand, and what it records: the next one has their room
+	text lines
 }
 
 // top is the upper end of a pool's part of a shelf.
@@ -120,7 +122,7 @@ func (m *mirror) decide(batch []*call, now time.Time) (decided *turns, rest []*c
 	if len(t.calls) == 0 {
 		return nil, rest
 	}
-	t.write(m.version)
+	m.write(t)
 	m.used = time.Now()
 	m.batches++
 	return t, rest
@@ -155,28 +157,31 @@ func (m *mirror) begin(t *turning) bool {
 }
 
 // write makes the call of turns; see turns.lua.
-func (t *turns) write(version string) {
-	const size = 13
-	t.name, t.args = "turns", append(make([]any, 0, 1+size*len(t.rows)), version)
+func (m *mirror) write(t *turns) {
+	args, text := append(m.args[:0], &m.version), m.text[:0]
 	for _, g := range t.rows { // pointers, because to put each text into an interface would take an allocation
-		t.args = append(t.args, &g.shown.Name, &g.pool, &g.uses)
-		var events lines
+		begins := len(text)
+		args = append(args, &g.shown.Name, &g.pool, &g.uses)
 		if e := g.ends; e != nil {
-			t.args = append(t.args, &e.id, g.under(e), &e.outcome)
-			events = g.event(events, Leased, Shelved, e, ended(Released, e.outcome))
+			args = append(args, &e.id, g.under(e), &e.outcome)
+			text = g.event(text, Leased, Shelved, e, ended(Released, e.outcome))
 		} else {
-			t.args = append(t.args, "", "", "")
+			args = append(args, "", "", "")
 		}
 		if b := g.begins; b != nil {
+			if g.ends != nil {
+				text = append(text, '\n')
+			}
 			b.ttl, b.most = min(b.lease.TTL, b.longest).Milliseconds(), b.longest.Milliseconds()
-			t.args = append(t.args, &b.id, g.under(b), &b.ttl, &b.most, &b.lease.Source, &b.wish)
-			events = g.event(events, Shelved, Leased, b, "")
+			args = append(args, &b.id, g.under(b), &b.ttl, &b.most, &b.lease.Source, &b.wish)
+			text = g.event(text, Shelved, Leased, b, "")
 		} else {
-			t.args = append(t.args, "", "", "", "", "", "")
+			args = append(args, "", "", "", "", "", "")
 		}
-		t.args = append(t.args, []byte(events))
+		args = append(args, []byte(text[begins:len(text):len(text)]))
 		g.ends, g.begins = nil, nil
 	}
+	t.name, t.args, m.args, m.text = "turns", args, args, text
 }
 
 // ended is how a lease ended, for the history of its guest; see how_it_ended in lib.lua.
@@ -199,13 +204,10 @@ func (g *reflection) under(t *turning) *string {
 // noEnd is how a lease begins that is not over.
 const noEnd = "active\n\n\n\n"
 
-// event adds an entry to those of the guest's history; see history in lib.lua.
-func (g *reflection) event(events lines, from, to State, t *turning, detail string) lines {
-	if events != nil {
-		events = append(events, '\n')
-	}
-	events = slices.Grow(events, 160).number(int64(g.shown.Incarnation)).line(string(from)).line(string(to)).line(t.caller.Name).line(t.id).line("")
-	return append(events, detail...)
+// event adds an entry of the guest's history; see history in lib.lua.
+func (g *reflection) event(text lines, from, to State, t *turning, detail string) lines {
+	text = text.number(int64(g.shown.Incarnation)).line(string(from)).line(string(to)).line(t.caller.Name).line(t.id).line("")
+	return append(text, detail...)
 }
 
 // take takes a guest of the first pool that has one; nil: none is known.

@@ -15,12 +15,18 @@ import (
 
 // Signer signs lease tokens: proof of a lease for the day that the store is lost. HMAC-SHA256 (RFC 2104).
 type Signer struct {
-	macs sync.Pool // of hash.Hash: to make one takes longer than to use it
+	seals sync.Pool // of *seal
+}
+
+// seal is what signing takes. To make one takes longer than to use it.
+type seal struct {
+	hash.Hash
+	body, sum, text []byte
 }
 
 // NewSigner returns a signer. The key is at least 32 bytes, secret, and outlives the store.
 func NewSigner(key []byte) *Signer {
-	return &Signer{macs: sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+	return &Signer{seals: sync.Pool{New: func() any { return &seal{Hash: hmac.New(sha256.New, key)} }}}
 }
 
 // claims is what a token says: the id of the lease, its holder, owner and guest, incarnation, TTL, grant and cap, a line each.
@@ -28,28 +34,32 @@ const claims = 8
 
 // Sign returns the token of an active lease.
 func (k *Signer) Sign(l Lease) string {
-	body := make(lines, 0, 256).line(l.ID).line(l.Holder).line(l.Owner).line(l.Guest).number(int64(l.Incarnation)).number(l.TTL.Milliseconds()).number(millis(l.Granted))
-	body = strconv.AppendInt(body, millis(l.Cap), 10)
-	text := make([]byte, 0, base64.RawURLEncoding.EncodedLen(len(body))+1+base64.RawURLEncoding.EncodedLen(sha256.Size))
-	text = append(base64.RawURLEncoding.AppendEncode(text, body), '.')
-	return string(base64.RawURLEncoding.AppendEncode(text, k.mac(body)))
+	seal, _ := k.seals.Get().(*seal)
+	defer k.seals.Put(seal)
+	body := lines(seal.body[:0]).line(l.ID).line(l.Holder).line(l.Owner).line(l.Guest).number(int64(l.Incarnation)).number(l.TTL.Milliseconds()).number(millis(l.Granted))
+	seal.body = strconv.AppendInt(body, millis(l.Cap), 10)
+	text := append(base64.RawURLEncoding.AppendEncode(seal.text[:0], seal.body), '.')
+	seal.text = base64.RawURLEncoding.AppendEncode(text, seal.of(seal.body))
+	return string(seal.text)
 }
 
-func (k *Signer) mac(body []byte) []byte {
-	h, _ := k.macs.Get().(hash.Hash)
-	defer k.macs.Put(h)
-	h.Reset()
-	h.Write(body)
-	return h.Sum(make([]byte, 0, sha256.Size))
+// of is good until the next one.
+func (s *seal) of(body []byte) []byte {
+	s.Reset()
+	s.Write(body)
+	s.sum = s.Sum(s.sum[:0])
+	return s.sum
 }
 
 // verify returns the lease of a token of this signer's.
 func (k *Signer) verify(token string) (Lease, error) {
 	head, tail, _ := strings.Cut(token, ".")
+	seal, _ := k.seals.Get().(*seal)
+	defer k.seals.Put(seal)
 	body, err1 := base64.RawURLEncoding.DecodeString(head)
 	sum, err2 := base64.RawURLEncoding.DecodeString(tail)
 	f := strings.Split(string(body), "\n")
-	if len(token) > 4096 || err1 != nil || err2 != nil || !hmac.Equal(sum, k.mac(body)) || len(f) != claims {
+	if len(token) > 4096 || err1 != nil || err2 != nil || !hmac.Equal(sum, seal.of(body)) || len(f) != claims {
 		return Lease{}, fmt.Errorf("%w: the lease token is not one of this server's", ErrInvalid)
 	}
 	return Lease{

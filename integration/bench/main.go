@@ -54,7 +54,7 @@ type sizes struct {
 
 var (
 	whole = sizes{
-		rounds: 15, round: 2 * time.Second, shelves: []int{100, 10000, 100000},
+		rounds: 40, round: 700 * time.Millisecond, shelves: []int{100, 10000, 100000},
 		probed: 10000, window: 40 * time.Second, many: 100000, settled: 75 * time.Second,
 		misses: 60, locals: 15, crowd: 1000, crowds: 3, replaced: 15, pools: 1000, idle: time.Minute,
 	}
@@ -83,7 +83,7 @@ func run(ctx context.Context, args []string, out, say io.Writer) error {
 	jsonFile := flags.String("json", "", "file to write the results to, as JSON")
 	resultsFile := flags.String("results", "", "file to write the results to, as Markdown")
 	bareFor := flags.String("serve-bare", "", "be the baseline server for the Redis at this address")
-	rounds := flags.Int("rounds", 0, "of the benchmarks that are taken in turn (default: 15)")
+	rounds := flags.Int("rounds", 0, "of the benchmarks that are taken in turn (default: 40)")
 	keep := flags.Bool("keep", false, "leave the directory with the logs behind")
 	binary := flags.String("binary", "", "greenroom binary to measure (default: built from the source)")
 	if err := flags.Parse(args); err != nil {
