@@ -56,6 +56,12 @@ type request[In any] struct {
 func (r request[In]) path(name string) string  { return r.http.PathValue(name) }
 func (r request[In]) query(name string) string { return r.http.URL.Query().Get(name) }
 
+// lease is the lease that a path is about. It is cut out of it, because values of a path take a map.
+func (r request[In]) lease() string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(r.http.URL.Path, leasesPath+"/"), "/")
+	return id
+}
+
 // wait is how long the caller wants to wait, at most maxPoll.
 func (r request[In]) wait() (time.Duration, error) {
 	var d client.Duration

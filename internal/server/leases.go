@@ -72,7 +72,7 @@ func (a *api) getLease(ctx context.Context, who lease.Caller, r request[none]) (
 	defer cancel()
 	poll, end := context.WithTimeout(poll, wait)
 	defer end()
-	l, err := a.Store.Wait(poll, who, r.path("lease"))
+	l, err := a.Store.Wait(poll, who, r.lease())
 	if err != nil {
 		return answer{}, err
 	}
@@ -84,7 +84,7 @@ func (a *api) renew(ctx context.Context, who lease.Caller, r request[client.Rene
 	if _, err := parseKey(r.Body.PublicKey); err != nil {
 		return answer{}, err
 	}
-	id := r.path("lease")
+	id := r.lease()
 	l, err := a.Store.Renew(ctx, who, id)
 	if errors.Is(err, lease.ErrUnknownLease) && r.Body.Token != "" && a.Signer != nil {
 		l, err = a.Store.Restore(ctx, who, a.Signer, id, r.Body.Token)
@@ -98,7 +98,7 @@ func (a *api) renew(ctx context.Context, who lease.Caller, r request[client.Rene
 
 func (a *api) release(ctx context.Context, who lease.Caller, r request[client.Release]) (answer, error) {
 	how := lease.Release{Outcome: r.Body.Outcome, Hold: time.Duration(r.Body.Hold), Discard: r.Body.Shelve != nil && !*r.Body.Shelve}
-	l, err := a.Store.Release(ctx, who, r.path("lease"), how)
+	l, err := a.Store.Release(ctx, who, r.lease(), how)
 	out := outline(l)
 	if err == nil && r.Body.Hold > 0 && !l.Replayed {
 		out.Reason = a.unheld(ctx, l, how.Hold)

@@ -35,7 +35,6 @@ func (a *api) direct(router http.Handler) http.Handler {
 		at := endpoint{r.Method, r.URL.Path}
 		if id, ok := strings.CutPrefix(at.path, leasesPath+"/"); ok && id != "" && !strings.Contains(id, "/") {
 			at.path = leasesPath + "/{lease}"
-			r.SetPathValue("lease", id)
 		}
 		if h := a.leases[at]; h != nil {
 			h.ServeHTTP(w, r)
