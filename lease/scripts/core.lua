@@ -121,7 +121,7 @@ end
 -- Writing a text is one long concatenation, because that is what Lua is quickest at.
 --
 -- running_text is a lease that is not over. Its head are the lines up to the incarnation: the phase has six letters, and three empty
--- lines follow it.
+-- lines follow it. Of this and of other texts, turns make once what is the same for many: hence the functions for their parts.
 local function running_times(granted, deadline, cap, source, hit, wait_until, created)
   return granted .. '\n' .. deadline .. '\n' .. cap .. '\n' .. source .. '\n' .. hit .. '\n' .. wait_until .. '\n' .. created .. '\n'
 end
