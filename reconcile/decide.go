@@ -426,7 +426,7 @@ func (d *decision) provision(c *cacheView, pools []string, demand bool) bool {
 		if !d.makes(name) || p.room() <= 0 {
 			continue
 		}
-		shard := d.shardFor(p.spec)
+		shard := d.shardFor(p.spec, demand)
 		p.taken++
 		c.taken++
 		c.promise(demand)
@@ -449,24 +449,29 @@ func purpose(c *specs.Cache, demand bool) string {
 }
 
 // shardFor finds a shard of the pool's digest that has room and is not busy, the fullest first; else it opens a new one,
-// so that nobody waits for a run that is under way.
-func (d *decision) shardFor(p *specs.Pool) string {
+// so that nobody waits for a run that is under way. Who waits for the guest waits for the plan of all that the shard has, so
+// on demand it is one that is at most half full.
+func (d *decision) shardFor(p *specs.Pool, demand bool) string {
 	if id := d.open[p.Name]; id != "" && d.shards[id] < p.ShardSize {
 		return id
 	}
-	d.open[p.Name] = d.openShard(p)
+	d.open[p.Name] = d.openShard(p, demand)
 	return d.open[p.Name]
 }
 
-func (d *decision) openShard(p *specs.Pool) string {
+func (d *decision) openShard(p *specs.Pool, demand bool) string {
 	o := d.openings[p.Name]
 	if o == nil {
 		o = d.openingsOf(p)
 		d.openings[p.Name] = o
 	}
-	if len(o.room) > 0 {
-		id := o.room[0]
-		o.room = o.room[1:]
+	room := &o.over
+	if demand || len(o.over) == 0 {
+		room = &o.under
+	}
+	if len(*room) > 0 {
+		id := (*room)[0]
+		*room = (*room)[1:]
 		return id
 	}
 	for {
@@ -479,20 +484,21 @@ func (d *decision) openShard(p *specs.Pool) string {
 
 // openings are where the next guests of a pool can go, found once: a decision takes no guest out of a shard.
 type openings struct {
-	room []string // shards that are neither empty nor full, the fullest first
-	last int      // no shard up to this number is empty, or it is in use
+	over, under []string // shards that are neither empty nor full: more than half full, and others; the fullest first
+	last        int      // no shard up to this number is empty, or it is in use
 }
 
 func (d *decision) openingsOf(p *specs.Pool) *openings {
-	o := &openings{}
+	var room []string
 	for n := 1; n <= p.Max+len(d.Busy)+1; n++ {
 		id := ShardID(p.Name, d.Digests[p.Name], n)
 		if guests := d.shards[id]; guests > 0 && guests < p.ShardSize && !d.Busy[id] {
-			o.room = append(o.room, id)
+			room = append(room, id)
 		}
 	}
-	slices.SortStableFunc(o.room, func(a, b string) int { return cmp.Compare(d.shards[b], d.shards[a]) })
-	return o
+	slices.SortStableFunc(room, func(a, b string) int { return cmp.Compare(d.shards[b], d.shards[a]) })
+	half, _ := slices.BinarySearchFunc(room, p.ShardSize/2, func(id string, most int) int { return cmp.Compare(most, d.shards[id]) })
+	return &openings{over: room[:half], under: room[half:]}
 }
 
 // ShardID names the nth shard of a pool's digest.

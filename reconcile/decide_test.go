@@ -487,6 +487,50 @@ func TestAnOpenShardThatIsBusyIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// Who waits for a guest waits for the plan of all that its shard has.
+func TestWhoWaitsGetsAShardThatIsAtMostHalfFull(t *testing.T) {
+	pool := testPool("a", 20, 0)
+	pool.ShardSize = 4
+	shard := func(n int) string { return ShardID("a", "digest-1", n) }
+	for _, c := range []struct {
+		name   string
+		guests []int // in the first shards
+		waits  int
+		warm   int // to make besides
+		want   []string
+	}{
+		{"half full is not too full", []int{2}, 1, 0, []string{shard(1)}},
+		{"more than half full", []int{3}, 1, 0, []string{shard(2)}},
+		{"the fuller of those that will do", []int{1, 3, 2}, 1, 0, []string{shard(3)}},
+		{"once it is open it is filled", []int{2, 3}, 3, 0, []string{shard(1), shard(1), shard(3)}},
+		{"nobody waits", []int{1, 3}, 0, 2, []string{shard(2), shard(1)}},
+		{"the one that is open already", []int{3}, 1, 1, []string{shard(2), shard(2)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			total := 0
+			for _, n := range c.guests {
+				total += n
+			}
+			w := newWorld(fleetOf([]*specs.Pool{pool}, testCache("full", total, total, total, "a"), testCache("ci", c.warm, 8, 8, "a")))
+			for i, n := range c.guests {
+				for range n {
+					w.put("a", "full", lease.Shelved).Shard = shard(i + 1)
+				}
+			}
+			for range c.waits {
+				w.Demand = append(w.Demand, Want{"ci", []string{"a"}})
+			}
+			var got []string
+			for _, a := range Decide(w.Snapshot) {
+				got = append(got, a.Shard)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestARolloutReplacesAllAndNeverEmptiesTheShelf(t *testing.T) {
 	for _, maximum := range []int{3, 4, 8} {
 		t.Run(fmt.Sprintf("with max %d", maximum), func(t *testing.T) {
