@@ -628,9 +628,9 @@ const readBatch = 500
 
 // guestKeys are the keys of guests of one cache.
 func (s *Store) guestKeys(cache string, names []string) []string {
-	keys := make([]string, len(names))
+	base, keys := s.base(cache)+":guest:", make([]string, len(names))
 	for i, name := range names {
-		keys[i] = s.base(cache) + ":guest:" + name
+		keys[i] = base + name
 	}
 	return keys
 }

@@ -262,6 +262,7 @@ func (m *mirror) settle(t *turns) (done, undone []*call) {
 		m.dead = true
 	}
 	defer m.mu.Unlock()
+	clear(m.args) // they point to leases that are over soon
 	if t.void() {
 		for _, c := range t.calls {
 			c.turning.guest = nil

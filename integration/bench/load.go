@@ -25,6 +25,14 @@ type round struct {
 	pairs int
 	took  time.Duration
 	calls []time.Duration // how long each took, the shortest first
+	used  used
+}
+
+// with is both as one.
+func (r round) with(o round) round {
+	calls := append(r.calls, o.calls...)
+	slices.Sort(calls)
+	return round{r.pairs + o.pairs, r.took + o.took, calls, r.used.plus(o.used)}
 }
 
 func (r round) perSecond() float64 { return float64(r.pairs) / r.took.Seconds() }

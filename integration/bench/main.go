@@ -38,7 +38,8 @@ var benchmarks = []benchmark{
 // sizes are how much of everything a run does.
 type sizes struct {
 	rounds  int
-	round   time.Duration
+	turns   int           // of each contestant in a round
+	turn    time.Duration // how long one is
 	shelves []int
 	probed  int           // guests that are probed
 	window  time.Duration // for which probes are counted
@@ -54,13 +55,13 @@ type sizes struct {
 
 var (
 	whole = sizes{
-		rounds: 40, round: 700 * time.Millisecond, shelves: []int{100, 10000, 100000},
+		rounds: 11, turns: 4, turn: 700 * time.Millisecond, shelves: []int{100, 10000, 100000},
 		probed: 10000, window: 40 * time.Second, many: 100000, settled: 75 * time.Second,
 		misses: 60, locals: 15, crowd: 1000, crowds: 3, replaced: 15, pools: 1000, idle: time.Minute,
 	}
 	// quick keeps the program working; its numbers say nothing.
 	quick = sizes{
-		rounds: 1, round: 200 * time.Millisecond, shelves: []int{70, 140},
+		rounds: 1, turns: 2, turn: 100 * time.Millisecond, shelves: []int{70, 140},
 		probed: 50, window: time.Second, many: 200, settled: time.Second,
 		misses: 2, locals: 1, crowd: 30, crowds: 1, replaced: 1, pools: 20, idle: time.Second,
 	}
@@ -83,7 +84,7 @@ func run(ctx context.Context, args []string, out, say io.Writer) error {
 	jsonFile := flags.String("json", "", "file to write the results to, as JSON")
 	resultsFile := flags.String("results", "", "file to write the results to, as Markdown")
 	bareFor := flags.String("serve-bare", "", "be the baseline server for the Redis at this address")
-	rounds := flags.Int("rounds", 0, "of the benchmarks that are taken in turn (default: 40)")
+	rounds := flags.Int("rounds", 0, "of the benchmarks that are taken in turn (default: 11)")
 	keep := flags.Bool("keep", false, "leave the directory with the logs behind")
 	binary := flags.String("binary", "", "greenroom binary to measure (default: built from the source)")
 	if err := flags.Parse(args); err != nil {

@@ -27,33 +27,51 @@ type contestant struct {
 	rounds  []round
 }
 
-// alternate drives each contestant in each round. The others stand still meanwhile: what a server does in the background
-// is its own burden and nobody else's. Before its clock starts, each is driven for a moment, to be awake.
+// alternate drives each contestant in each round, in turns: what disturbs a machine lasts for longer than a turn and hits all alike, and what
+// a server does every other second is in each of its rounds.
 func (l *lab) alternate(ctx context.Context, all ...*contestant) error {
 	for _, c := range all {
 		c.process.freeze()
 		defer c.process.thaw()
 	}
 	for n := range l.sizes.rounds {
+		for range l.sizes.turns {
+			for _, c := range all {
+				if err := c.turn(ctx, n, l.sizes.turn); err != nil {
+					return fmt.Errorf("%s: %w", c.name, err)
+				}
+			}
+		}
 		for _, c := range all {
-			c.process.thaw()
-			err := until(ctx, patience, func() error { // a call that it was at when it froze may have timed out meanwhile
-				_, err := c.drive(ctx, connections, l.sizes.round/10)
-				return err
-			})
-			var r round
-			used := c.used()
-			if err == nil {
-				r, err = c.drive(ctx, connections, l.sizes.round)
-			}
-			c.process.freeze()
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-			c.rounds = append(c.rounds, r)
-			l.sayf("  round %d: %-16s %7.0f pairs/s, p99 of a call %v; %s", n+1, c.name, r.perSecond(), r.p99().Round(time.Microsecond), c.used().since(used).per(r.pairs))
+			r := c.rounds[n]
+			l.sayf("  round %d: %-16s %7.0f pairs/s, p99 of a call %v; %s", n+1, c.name, r.perSecond(), r.p99().Round(time.Microsecond), r.used.per(r.pairs))
 		}
 	}
+	return nil
+}
+
+// turn drives a contestant, as a part of its nth round. The others stand still meanwhile: what a server does in the background
+// is its own burden and nobody else's. Before its clock starts, it is driven for a moment, to be awake.
+func (c *contestant) turn(ctx context.Context, n int, d time.Duration) error {
+	c.process.thaw()
+	defer c.process.freeze()
+	err := until(ctx, patience, func() error { // a call that it was at when it froze may have timed out meanwhile
+		_, err := c.drive(ctx, connections, d/10)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	before := c.used()
+	r, err := c.drive(ctx, connections, d)
+	if err != nil {
+		return err
+	}
+	r.used = c.used().since(before)
+	if n == len(c.rounds) {
+		c.rounds = append(c.rounds, round{})
+	}
+	c.rounds[n] = c.rounds[n].with(r)
 	return nil
 }
 
@@ -71,6 +89,10 @@ func (c *contestant) used() (u used) {
 
 func (u used) since(b used) used {
 	return used{u.server - b.server, u.redis - b.redis, u.clients - b.clients}
+}
+
+func (u used) plus(b used) used {
+	return used{u.server + b.server, u.redis + b.redis, u.clients + b.clients}
 }
 
 func (u used) per(pairs int) string {

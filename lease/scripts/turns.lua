@@ -4,7 +4,7 @@
 -- times of a batch make of a text is made once.
 -- ARGV   1 version of the mirror  2... a row for each guest: guest, pool, uses; of the lease that ends, where there is one, else empty: id, head,
 --        outcome; of the lease that begins, where there is one, else empty: id, head, ttl ms, ms that it lasts at most, source, wish; what
---        is recorded of both; see running_text and record in core.lua
+--        is recorded of both; see running_text, running_times and record in core.lua
 -- Result ok, ms when  |  stale: the mirror is void or was wrong, and nothing was done
 -- Invariant: a lease ends only where it is active and has that guest, and begins only where its id is new and the guest is on the shelf,
 -- or comes back to it by this.
