@@ -35,24 +35,28 @@ func (l *lab) alternate(ctx context.Context, all ...*contestant) error {
 		defer c.process.thaw()
 	}
 	for n := range l.sizes.rounds {
+		rounds := make([]round, len(all))
 		for range l.sizes.turns {
-			for _, c := range all {
-				if err := c.turn(ctx, n, l.sizes.turn); err != nil {
+			for i, c := range all {
+				r, err := c.turn(ctx, l.sizes.turn)
+				if err != nil {
 					return fmt.Errorf("%s: %w", c.name, err)
 				}
+				rounds[i] = rounds[i].with(r)
 			}
 		}
-		for _, c := range all {
-			r := c.rounds[n]
+		for i, c := range all {
+			r := rounds[i]
+			c.rounds = append(c.rounds, r)
 			l.sayf("  round %d: %-16s %7.0f pairs/s, p99 of a call %v; %s", n+1, c.name, r.perSecond(), r.p99().Round(time.Microsecond), r.used.per(r.pairs))
 		}
 	}
 	return nil
 }
 
-// turn drives a contestant, as a part of its nth round. The others stand still meanwhile: what a server does in the background
+// turn drives a contestant for a time. The others stand still meanwhile: what a server does in the background
 // is its own burden and nobody else's. Before its clock starts, it is driven for a moment, to be awake.
-func (c *contestant) turn(ctx context.Context, n int, d time.Duration) error {
+func (c *contestant) turn(ctx context.Context, d time.Duration) (round, error) {
 	c.process.thaw()
 	defer c.process.freeze()
 	err := until(ctx, patience, func() error { // a call that it was at when it froze may have timed out meanwhile
@@ -60,19 +64,12 @@ func (c *contestant) turn(ctx context.Context, n int, d time.Duration) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return round{}, err
 	}
 	before := c.used()
 	r, err := c.drive(ctx, connections, d)
-	if err != nil {
-		return err
-	}
 	r.used = c.used().since(before)
-	if n == len(c.rounds) {
-		c.rounds = append(c.rounds, round{})
-	}
-	c.rounds[n] = c.rounds[n].with(r)
-	return nil
+	return r, err
 }
 
 // used is the processor time that the parts of a contest have taken.

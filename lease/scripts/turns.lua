@@ -15,22 +15,21 @@ end
 local found = redis.call('MGET', unpack(keys))
 if found[1] ~= ARGV[1] then return { 'stale' } end
 
-local find, sub = string.find, string.sub
 local ends, closed, begun, taken, deadlines = 0, {}, {}, {}, {}
-local outcome, ended, ttl, longest, source, deadline, running -- of the row before, which mostly has the same
+local outcome, closing, ttl, longest, source, deadline, running -- of the row before, which mostly has the same
 for at = 2, #ARGV, size do
   local name, over, id = ARGV[at], ARGV[at + 3], ARGV[at + 6]
   local known = '' -- until then the lease that ends would have gone on
   if over ~= '' then
     ends = ends + 1
     local text, held = found[ends + 1] or '', ARGV[at + 4]
-    if find(text, held, 1, true) ~= 1 then return { 'stale' } end
+    if string.find(text, held, 1, true) ~= 1 then return { 'stale' } end
     if outcome ~= ARGV[at + 5] then
       outcome = ARGV[at + 5]
-      ended = ended_head('released', outcome)
+      closing = ended_head('released', outcome)
     end
-    closed[2 * ends - 1], closed[2 * ends] = keys[ends + 1], ended .. sub(text, 11)
-    known = sub(text, #held + 15, #held + 27) -- the second line behind the head
+    closed[2 * ends - 1], closed[2 * ends] = keys[ends + 1], closing .. string.sub(text, 11)
+    known = string.sub(text, #held + 15, #held + 27) -- the second line behind the head
   else
     local pool = ARGV[at + 1]
     if not taken[pool] then taken[pool] = {} end
@@ -60,16 +59,16 @@ count('hits', #begun / 2)
 local leased, shelved = state_head('leased'), state_head('shelved')
 for at = 2, #ARGV, size do
   local name, pool, uses, over, id = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
-  local ends, begins = over ~= '', id ~= ''
-  if ends then is_over(over) end
-  record(name, uses % 16 == 0, ends and begins and 'two' or 'e', ARGV[at + 12])
+  local ended, begins = over ~= '', id ~= ''
+  if ended then is_over(over) end
+  record(name, uses % 16 == 0, ended and begins and 'two' or 'e', ARGV[at + 12])
   redis.call('HSET', guest_key(name), 'state', (begins and leased or shelved) .. uses .. '\n' .. id)
-  if not begins then
+  if begins then
+    if not ended then later(index(pool, 'shelved'), name, false) end
+    if deadlines[name] then later(index(pool, 'leased'), name, deadlines[name]) end
+  else
     later(index(pool, 'leased'), name, false)
     later(index(pool, 'shelved'), name, stamp)
-  else
-    if not ends then later(index(pool, 'shelved'), name, false) end
-    if deadlines[name] then later(index(pool, 'leased'), name, deadlines[name]) end
   end
 end
 return { 'ok', now }
